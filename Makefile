@@ -1,0 +1,67 @@
+# Every target sets up what it needs on a machine that has only python3 and make.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DATA ?= data
+export PYTHONSAFEPATH := 1
+unexport PYTHONPATH
+CODE := services tests proto
+
+.PHONY: help install demo test check format interop bench soak lock proto docs kernels clean
+
+help: ## Show the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+$(STAMP): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --offline -e .
+	touch $@
+
+install: $(STAMP) ## Leave .venv/bin/thanostack
+
+kernels: $(STAMP) ## Compile what is not in the kernel cache yet
+	$(BIN)/python -m thanostack.runtime.kernel_cache
+
+demo: $(STAMP) ## Run everything in one process, with two replicas that have gaps
+	$(BIN)/thanostack standalone --demo --tsdb.path=$(DATA)
+
+test: kernels ## Hermetic tests: needs nothing but Python packages
+	$(BIN)/python -m pytest tests/tidy tests/unit tests/property tests/conformance tests/integration $(PYTEST)
+
+check: $(STAMP) ## Format, lint, types, architecture
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy
+	cd services && ../$(BIN)/lint-imports --config ../pyproject.toml
+
+format: $(STAMP) ## Format and mend what can be mended
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
+
+interop: kernels ## Against the real Prometheus and Thanos, built by package name into a cache
+	$(BIN)/python tests/interop/peers/build.py
+	$(BIN)/python -m pytest tests/interop $(PYTEST)
+
+bench: kernels ## Measure against the peers in one run; writes docs/performance.md's tables
+	$(BIN)/python tests/interop/peers/build.py
+	$(BIN)/python tests/benchmarks/run.py
+
+soak: kernels ## Crash loops that are longer than CI should be
+	$(BIN)/python tests/simulation/crash_loop.py --kills 2000
+
+lock: ## Resolve the dependencies anew
+	$(BIN)/uv pip compile -q pyproject.toml --group dev --universal --generate-hashes \
+	  --no-emit-index-url --no-header -p 3.11 -o requirements.lock
+
+proto: $(STAMP) ## Generate the stubs under lib/pb
+	$(BIN)/python proto/generate.py
+
+docs: $(STAMP) ## Generate the flag table
+	$(BIN)/python -m thanostack.runtime.flag_table > docs/flags.md
+
+clean: ## Remove the virtual environment and tool caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""Chunk encodings: compressed runs of samples, byte for byte as Prometheus's."""

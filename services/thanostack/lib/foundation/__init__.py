@@ -1,0 +1,1 @@
+"""What every package may use: errors, units, clock and identifiers. It imports nothing of ours."""

@@ -1,0 +1,528 @@
+"""The head's series table: find rows by label bytes, create rows, index their label pairs.
+
+    label run --next-row guess, else XXH64--> table --> row
+    row --> pairs (one record a label pair) --> postings (rows that carry it, ascending by creation)
+
+A sender repeats its series in the same order, so each row remembers which row followed it: comparing
+bytes with that guess skips hashing. Equality is always decided by bytes, never by a hash.
+
+Invariants: a row's key is canonical; a key is in the table once; the table is at most half full.
+"""
+
+import numpy as np
+
+from thanostack.lib.kernels._jit import device, kernel
+from thanostack.lib.kernels._types import BYTES, BYTES_OUT, I32_OUT, I64, I64_OUT, U64_OUT, i64
+from thanostack.lib.kernels.hashing import xxh64
+from thanostack.lib.kernels.head_types import (
+    ALIVE,
+    FREE_POSTINGS,
+    FREE_ROW,
+    HEAD,
+    KEYS_TOP,
+    NEWEST_NAME,
+    NEXT_REF,
+    PAIR_BYTES_TOP,
+    PAIRS,
+    POSTINGS_TOP,
+    ROWS,
+)
+from thanostack.lib.kernels.varint import read_length
+from thanostack.lib.kernels.wide import copy_bytes, equal_bytes
+
+TABLE_FULL, PAIR_TABLE_FULL, ROWS_FULL, KEYS_FULL, PAIRS_FULL, POSTINGS_FULL = -1, -2, -3, -4, -5, -6
+NEVER = np.int64(-(1 << 63))
+
+
+@device
+def _find_row(head, data, start, length, hashed):
+    """Return the row whose key equals these bytes, or -1."""
+    mask = np.int64(head.table.shape[0] - 1)
+    slot = np.int64(hashed & np.uint64(0x7FFFFFFF)) & mask
+    tag = hashed >> np.uint64(32)
+    while head.table[slot] != np.uint64(0):
+        entry = head.table[slot]
+        if entry >> np.uint64(32) == tag:
+            r = np.int64(entry & np.uint64(0xFFFFFFFF)) - 1
+            row = head.rows[r]
+            if row.key_bytes == length and equal_bytes(head.keys, row.key, data, start, length):
+                return np.int64(r)
+        slot = (slot + 1) & mask
+    return np.int64(-1)
+
+
+@kernel(i64(HEAD, BYTES, I64, i64, I64_OUT))
+def head_resolve(head, data, bounds, count, found):
+    """Find the rows of label runs.
+
+    Args:
+        head: the tables; only the rows' `next` is written.
+        data: uint8[n].
+        bounds: int64[2 count]; run s is [bounds[2 s], bounds[2 s + 1]). A negative start is a miss.
+        count: of runs.
+        found: int64[count], written; the row, or -1.
+
+    Returns:
+        The number of misses.
+
+    Cost: about 28 ns a series of ten labels when the order repeats.
+    """
+    previous = np.int64(-1)
+    misses = np.int64(0)
+    for s in range(count):
+        start = bounds[2 * s]
+        if start < 0:
+            found[s] = -1
+            misses += 1
+            previous = np.int64(-1)
+            continue
+        length = bounds[2 * s + 1] - start
+        if previous >= 0:
+            guess = np.int64(head.rows[previous].next)
+            if guess >= 0:
+                row = head.rows[guess]
+                if row.key_bytes == length and equal_bytes(head.keys, row.key, data, start, length):
+                    found[s] = guess
+                    previous = guess
+                    continue
+        r = _find_row(head, data, start, length, xxh64(data, start, start + length))
+        found[s] = r
+        if r < 0:
+            misses += 1
+        elif previous >= 0:
+            head.rows[previous].next = np.int32(r)
+        previous = r
+    return misses
+
+
+@device
+def _insert_row(table, hashed, r):
+    mask = np.int64(table.shape[0] - 1)
+    slot = np.int64(hashed & np.uint64(0x7FFFFFFF)) & mask
+    while table[slot] != np.uint64(0):
+        slot = (slot + 1) & mask
+    table[slot] = (hashed >> np.uint64(32)) << np.uint64(32) | np.uint64(r + 1)
+
+
+@device
+def _insert_pair(table, hash32, p):
+    mask = np.int64(table.shape[0] - 1)
+    slot = np.int64(hash32) & mask
+    while table[slot] != np.uint64(0):
+        slot = (slot + 1) & mask
+    table[slot] = np.uint64(hash32) << np.uint64(32) | np.uint64(p + 1)
+
+
+@device
+def _find_pair(head, data, start, length, hash32):
+    """Return the record whose bytes equal these, or -1."""
+    mask = np.int64(head.pair_table.shape[0] - 1)
+    slot = np.int64(hash32) & mask
+    while head.pair_table[slot] != np.uint64(0):
+        entry = head.pair_table[slot]
+        if entry >> np.uint64(32) == np.uint64(hash32):
+            p = np.int64(entry & np.uint64(0xFFFFFFFF)) - 1
+            pair = head.pairs[p]
+            if pair.length == length and equal_bytes(
+                head.pair_bytes, pair.start, data, start, length
+            ):
+                return np.int64(p)
+        slot = (slot + 1) & mask
+    return np.int64(-1)
+
+
+@device
+def _new_pair(head, data, start, length, hash32):
+    """Append a record with a copy of its bytes and return its index, or PAIRS_FULL."""
+    p = head.meta[PAIRS]
+    at = head.meta[PAIR_BYTES_TOP]
+    if p >= head.pairs.shape[0] or at + length > head.pair_bytes.shape[0]:
+        return np.int64(PAIRS_FULL)
+    copy_bytes(data, start, length, head.pair_bytes, at)
+    pair = head.pairs[p]
+    pair.start = at
+    pair.length = np.int32(length)
+    pair.hash = hash32
+    pair.count = np.int32(0)
+    pair.capacity = np.int32(0)
+    pair.postings = np.int64(-1)
+    pair.name = np.int32(-1)
+    pair.next = np.int32(-1)
+    head.meta[PAIRS] = p + 1
+    head.meta[PAIR_BYTES_TOP] = at + length
+    _insert_pair(head.pair_table, hash32, p)
+    return np.int64(p)
+
+
+@device
+def _name_record(head, data, start, length):
+    """Return the record of a name, `0A n name` at `start`, creating it when new."""
+    hash32 = np.uint32(xxh64(data, start, start + length) & np.uint64(0xFFFFFFFF))
+    p = _find_pair(head, data, start, length, hash32)
+    if p < 0:
+        p = _new_pair(head, data, start, length, hash32)
+        if p >= 0:
+            head.pairs[p].postings = head.meta[NEWEST_NAME]
+            head.meta[NEWEST_NAME] = p
+    return np.int64(p)
+
+
+@device
+def _append_posting(head, p, r):
+    """Append a row to a pair's list, which doubles when full; False when the arena is."""
+    pair = head.pairs[p]
+    count = np.int64(pair.count)
+    if count == pair.capacity:
+        power = np.int64(1)
+        while np.int64(1) << power <= count:
+            power += 1
+        size = np.int64(1) << power
+        at = head.meta[FREE_POSTINGS + power] - 1
+        if at >= 0:
+            head.meta[FREE_POSTINGS + power] = head.postings[at]
+        else:
+            at = head.meta[POSTINGS_TOP]
+            if at + size > head.postings.shape[0]:
+                return False
+            head.meta[POSTINGS_TOP] = at + size
+        for k in range(count):
+            head.postings[at + k] = head.postings[pair.postings + k]
+        if pair.capacity > 0:
+            old = power - 1
+            head.postings[pair.postings] = np.int32(head.meta[FREE_POSTINGS + old])
+            head.meta[FREE_POSTINGS + old] = pair.postings + 1
+        pair.postings = at
+        pair.capacity = np.int32(size)
+    head.postings[pair.postings + count] = np.int32(r)
+    pair.count = np.int32(count + 1)
+    return True
+
+
+@device
+def _index_row(head, keys, start, stop, r):
+    """Add a row to the postings of each pair of its run; 0, or PAIRS_FULL or POSTINGS_FULL."""
+    i = start
+    while i < stop:
+        length, inner = read_length(keys, i + 1, stop)
+        hash32 = np.uint32(xxh64(keys, inner, inner + length) & np.uint64(0xFFFFFFFF))
+        p = _find_pair(head, keys, inner, length, hash32)
+        if p < 0:
+            size, name = read_length(keys, inner + 1, stop)
+            owner = _name_record(head, keys, inner, name + size - inner)
+            if owner < 0:
+                return np.int64(PAIRS_FULL)
+            p = _new_pair(head, keys, inner, length, hash32)
+            if p < 0:
+                return np.int64(PAIRS_FULL)
+            head.pairs[p].name = np.int32(owner)
+            head.pairs[p].next = head.pairs[owner].next
+            head.pairs[owner].next = np.int32(p)
+        if not _append_posting(head, p, r):
+            return np.int64(POSTINGS_FULL)
+        i = inner + length
+    return np.int64(0)
+
+
+@device
+def _label_count(data, start, stop):
+    count = np.int64(0)
+    i = start
+    while i < stop:
+        length, inner = read_length(data, i + 1, stop)
+        i = inner + length
+        count += 1
+    return count
+
+
+@device
+def _take_row(head):
+    """Return a free row, recycled or new; ROWS_FULL when there is none."""
+    r = head.meta[FREE_ROW] - 1
+    if r >= 0:
+        head.meta[FREE_ROW] = np.int64(head.rows[r].next)
+        return r
+    r = head.meta[ROWS]
+    if r >= head.rows.shape[0]:
+        return np.int64(ROWS_FULL)
+    head.meta[ROWS] = r + 1
+    return r
+
+
+@device
+def _init_row(row, key, length):
+    row.key = key
+    row.key_bytes = np.int32(length)
+    row.last_t = NEVER
+    row.last_v = np.uint64(0)
+    row.delta = np.int64(0)
+    row.slab = np.int64(-1)
+    row.position = np.int32(0)
+    row.next = np.int32(-1)
+    row.stage_index = np.int32(0)
+    row.stage_epoch = np.uint32(0)
+    row.count = np.uint8(0)
+    row.leading = np.uint8(255)
+    row.trailing = np.uint8(0)
+    row.slab_class = np.uint8(0)
+
+
+@device
+def _postings_needed(head, data, start, stop):
+    """Return the items that the lists of a run's pairs may take from the arena for one more row."""
+    needed = np.int64(0)
+    i = start
+    while i < stop:
+        length, inner = read_length(data, i + 1, stop)
+        hash32 = np.uint32(xxh64(data, inner, inner + length) & np.uint64(0xFFFFFFFF))
+        p = _find_pair(head, data, inner, length, hash32)
+        if p < 0:
+            needed += 2
+        elif head.pairs[p].count == head.pairs[p].capacity:
+            needed += 2 * np.int64(head.pairs[p].count) + 2
+        i = inner + length
+    return needed
+
+
+@device
+def _room(head, data, start, stop, labels):
+    """Return 0 when a new series surely fits, else what is full: none may be made by halves."""
+    length = stop - start
+    if head.meta[KEYS_TOP] + length > head.keys.shape[0]:
+        return np.int64(KEYS_FULL)
+    if head.meta[FREE_ROW] == 0 and head.meta[ROWS] >= head.rows.shape[0]:
+        return np.int64(ROWS_FULL)
+    if head.meta[PAIRS] + 2 * labels > head.pairs.shape[0]:
+        return np.int64(PAIRS_FULL)
+    # A pair's bytes, and those of its name once more.
+    if head.meta[PAIR_BYTES_TOP] + 2 * length > head.pair_bytes.shape[0]:
+        return np.int64(PAIRS_FULL)
+    # Bound: no list is longer than there are series, and it doubles when full.
+    left = head.postings.shape[0] - head.meta[POSTINGS_TOP]
+    if labels * 2 * (head.meta[ALIVE] + 1) > left:
+        if _postings_needed(head, data, start, stop) > left:
+            return np.int64(POSTINGS_FULL)
+    return np.int64(0)
+
+
+@kernel(i64(HEAD, BYTES, I64, i64, i64, U64_OUT, I64_OUT, I64_OUT))
+def head_create(head, data, bounds, first, count, refs, rows, created):
+    """Find or create the rows of canonical label runs.
+
+    Args:
+        head: the tables.
+        data: uint8[n].
+        bounds: int64[2 count]; canonical runs; a negative start is left out (its row stays as it is).
+        first, count: runs [first, count) are handled.
+        refs: uint64[count]; the series reference to give to a new row, 0 = the next one.
+        rows: int64[count], written.
+        created: int64[count + 1]; created[0] is the number of new rows so far, the indices of
+            their runs follow it.
+
+    Returns:
+        `count`; or a smaller index where a hash table has to grow (call again from there with
+        bigger tables); or ROWS_FULL, KEYS_FULL, PAIRS_FULL, POSTINGS_FULL. The series made until
+        then stay: they are in `rows` and `created`.
+
+    Cost: below 3 µs a new series of ten labels.
+    """
+    for s in range(first, count):
+        start = bounds[2 * s]
+        if start < 0:
+            continue
+        stop = bounds[2 * s + 1]
+        hashed = xxh64(data, start, stop)
+        r = _find_row(head, data, start, stop - start, hashed)
+        ref = np.int64(refs[s])
+        if r < 0:
+            if 2 * (head.meta[ROWS] + 1) > head.table.shape[0]:
+                return np.int64(s)
+            labels = _label_count(data, start, stop)
+            if 2 * (head.meta[PAIRS] + 2 * labels) > head.pair_table.shape[0]:
+                return np.int64(s)
+            status = _room(head, data, start, stop, labels)
+            if status < 0:
+                return status
+            at = head.meta[KEYS_TOP]
+            r = _take_row(head)
+            copy_bytes(data, start, stop - start, head.keys, at)
+            head.meta[KEYS_TOP] = at + stop - start
+            _init_row(head.rows[r], at, stop - start)
+            if ref == 0:
+                ref = head.meta[NEXT_REF]
+            head.refs[r] = ref
+            head.tails[r] = np.int32(-1)
+            _insert_row(head.table, hashed, r)
+            _index_row(head, head.keys, at, at + stop - start, r)
+            head.meta[ALIVE] += 1
+            created[0] += 1
+            created[created[0]] = s
+        # Also a second reference of a known series is taken.
+        head.meta[NEXT_REF] = max(head.meta[NEXT_REF], ref + 1)
+        rows[s] = r
+    return count
+
+
+@kernel(i64(HEAD, U64_OUT))
+def head_rehash_rows(head, table):
+    """Fill a new, empty row table from the rows; return how many there are."""
+    count = np.int64(0)
+    for r in range(head.meta[ROWS]):
+        row = head.rows[r]
+        if row.key_bytes >= 0:
+            _insert_row(table, xxh64(head.keys, row.key, row.key + row.key_bytes), np.int64(r))
+            count += 1
+    return count
+
+
+@kernel(i64(HEAD, U64_OUT))
+def head_rehash_pairs(head, table):
+    """Fill a new, empty pair table from the records; return how many there are."""
+    for p in range(head.meta[PAIRS]):
+        _insert_pair(table, head.pairs[p].hash, np.int64(p))
+    return head.meta[PAIRS]
+
+
+@kernel(i64(HEAD, BYTES))
+def head_find_pair(head, pair):
+    """Return the record of a label pair (0A n name 12 v value) or name (0A n name), or -1."""
+    length = np.int64(pair.shape[0])
+    hash32 = np.uint32(xxh64(pair, np.int64(0), length) & np.uint64(0xFFFFFFFF))
+    return _find_pair(head, pair, np.int64(0), length, hash32)
+
+
+@kernel(i64(HEAD, i64, i64))
+def head_next_pair(head, kind, index):
+    """Walk the record lists: kind 0 gives the newest name, 1 the name before, 2 the pair before.
+
+    Args:
+        head: the tables.
+        kind: 0, 1 or 2.
+        index: a record; ignored for kind 0.
+
+    Returns:
+        A record, or -1 at the end.
+    """
+    if kind == 0:
+        return head.meta[NEWEST_NAME]
+    if kind == 1:
+        return head.pairs[index].postings
+    return np.int64(head.pairs[index].next)
+
+
+@kernel(i64(HEAD, i64, I64_OUT))
+def head_name_pairs(head, name, out):
+    """Write the pair records of a name record, newest first; return their number (may exceed out)."""
+    count = np.int64(0)
+    p = np.int64(head.pairs[name].next)
+    while p >= 0:
+        if count < out.shape[0]:
+            out[count] = p
+        count += 1
+        p = np.int64(head.pairs[p].next)
+    return count
+
+
+@kernel(i64(HEAD, I32_OUT))
+def head_alive_rows(head, out):
+    """Write the rows in use, ascending; return their number (out has room for all rows)."""
+    count = np.int64(0)
+    for r in range(head.meta[ROWS]):
+        if head.rows[r].key_bytes >= 0:
+            out[count] = np.int32(r)
+            count += 1
+    return count
+
+
+@kernel(i64(HEAD, HEAD, i64, i64, I64_OUT))
+def head_reindex(head, fresh, first, stop, keys):
+    """Copy the living rows [first, stop) into fresh key, pair and posting arenas.
+
+    A row lives while it has a chunk. The rows themselves stay where they are: their new key offsets
+    go to `keys` until `head_swap_index` makes them current, so appends go on in between.
+
+    Args:
+        head: the tables in use.
+        fresh: tables that share `rows`, `refs`, `tails`; own meta, keys, table, pairs, postings.
+        first, stop: rows.
+        keys: int64[rows]; the new key offset, -1 where not copied. A row with an offset is skipped.
+
+    Returns:
+        `stop`; or a smaller row where a fresh hash table has to grow; or a negative status.
+    """
+    for r in range(first, stop):
+        row = head.rows[r]
+        if row.key_bytes < 0 or keys[r] >= 0 or (head.tails[r] < 0 and row.count == 0):
+            continue
+        start, length = row.key, np.int64(row.key_bytes)
+        if 2 * (fresh.meta[ALIVE] + 1) > fresh.table.shape[0]:
+            return np.int64(r)
+        labels = _label_count(head.keys, start, start + length)
+        if 2 * (fresh.meta[PAIRS] + 2 * labels) > fresh.pair_table.shape[0]:
+            return np.int64(r)
+        at = fresh.meta[KEYS_TOP]
+        if at + length > fresh.keys.shape[0]:
+            return np.int64(KEYS_FULL)
+        copy_bytes(head.keys, start, length, fresh.keys, at)
+        fresh.meta[KEYS_TOP] = at + length
+        _insert_row(fresh.table, xxh64(fresh.keys, at, at + length), np.int64(r))
+        status = _index_row(fresh, fresh.keys, at, at + length, np.int64(r))
+        if status < 0:
+            return status
+        fresh.meta[ALIVE] += 1
+        keys[r] = at
+    return stop
+
+
+@kernel(i64(HEAD, I64, I64_OUT))
+def head_swap_index(head, keys, dropped):
+    """Point the rows at their new keys and free the rows that have none.
+
+    Args:
+        head: the tables, fresh arenas already in place; rows are written.
+        keys: int64[rows] of `head_reindex`.
+        dropped: int64[rows], written; the references of the series freed.
+
+    Returns:
+        The number of series freed.
+    """
+    count = np.int64(0)
+    for r in range(head.meta[ROWS]):
+        row = head.rows[r]
+        if row.key_bytes < 0:
+            continue
+        if keys[r] >= 0:
+            row.key = keys[r]
+            continue
+        dropped[count] = head.refs[r]
+        count += 1
+        row.key_bytes = np.int32(-1)
+        row.next = np.int32(head.meta[FREE_ROW])
+        head.meta[FREE_ROW] = np.int64(r) + 1
+    return count
+
+
+@kernel(i64(HEAD, I64, I64_OUT, BYTES_OUT))
+def head_pair_values(head, records, offsets, out):
+    """Copy the value parts of pair records.
+
+    Args:
+        head: the tables.
+        records: int64[n]; pairs, not names.
+        offsets: int64[n + 1], written; always complete.
+        out: uint8[m], written.
+
+    Returns:
+        The bytes needed; nothing useful is in `out` when that is more than m.
+    """
+    at = np.int64(0)
+    offsets[0] = 0
+    for k in range(records.shape[0]):
+        pair = head.pairs[records[k]]
+        stop = pair.start + np.int64(pair.length)
+        size, name = read_length(head.pair_bytes, pair.start + 1, stop)
+        length, value = read_length(head.pair_bytes, name + size + 1, stop)
+        if at + length <= out.shape[0]:
+            copy_bytes(head.pair_bytes, value, length, out, at)
+        at += length
+        offsets[k + 1] = at
+    return at

@@ -1,0 +1,169 @@
+"""Decompress a batch of snappy-framed records, without a Python call for each.
+
+    block    uvarint length | elements
+    element  low 2 bits of the tag: 0 literal, 1 copy (11-bit offset), 2 copy (16), 3 copy (32)
+
+A block whose length cannot be true is refused before anything is written: an element makes at
+most 64 bytes out of 3. Compressing stays with a library, which is faster than this would be.
+
+Source: snappy, "format_description".
+"""
+
+import numpy as np
+
+from thanostack.lib.kernels._jit import device, kernel
+from thanostack.lib.kernels._types import BYTES, BYTES_OUT, I64, I64_OUT, i64
+from thanostack.lib.kernels.varint import read_uvarint
+from thanostack.lib.kernels.wide import copy_bytes, load64, store64
+
+PLAIN, SNAPPY = 0, 8
+LITERAL = -1
+
+DECOMPRESS_DONE = 0
+DECOMPRESS_FULL = 1
+DECOMPRESS_FOREIGN = 2
+DECOMPRESS_BAD = -1
+
+
+@device
+def _plain_size(data, start, stop):
+    """Return (length a block claims, offset of its first element); (-1, -1) if it is a lie."""
+    claimed, i = read_uvarint(data, start, stop)
+    if i < 0 or claimed > np.uint64(0xFFFFFFFF):
+        return np.int64(-1), np.int64(-1)
+    size = np.int64(claimed)
+    if size > (stop - i) * 22:
+        return np.int64(-1), np.int64(-1)
+    return size, i
+
+
+@device
+def _slow_element(data, i, stop):
+    """Return (length, offset back or LITERAL, next offset); next is -1 if cut short."""
+    tag = np.int64(data[i])
+    i += 1
+    kind = tag & 3
+    if kind == 0:
+        extra = max((tag >> 2) - 59, np.int64(0))
+    else:
+        extra = np.int64(1) << (kind - 1)
+    if extra > stop - i:
+        return np.int64(0), np.int64(LITERAL), np.int64(-1)
+    number = np.int64(0)
+    for k in range(extra):
+        number |= np.int64(data[i + k]) << (8 * k)
+    if kind == 0:
+        length = number if extra > 0 else tag >> 2
+        return length + 1, np.int64(LITERAL), i + extra
+    if kind == 1:
+        return 4 + ((tag >> 2) & 7), ((tag >> 5) << 8) | number, i + extra
+    return 1 + (tag >> 2), number, i + extra
+
+
+@device
+def _repeat(out, at, back, length):
+    """Append `length` bytes that begin `back` bytes before `at`; the ranges may overlap."""
+    done = np.int64(0)
+    if back >= 8:
+        while done + 8 <= length:
+            store64(out, at + done, load64(out, at + done - back))
+            done += 8
+    while done < length:
+        out[at + done] = out[at + done - back]
+        done += 1
+
+
+@device
+def _block(data, i, stop, out, at, end):
+    """Decode elements to exactly `out[at:end]`; return whether that worked."""
+    begin = at
+    # Up to here 16 bytes can be written at once, past an element's length: the next overwrites it.
+    roomy = min(end, out.shape[0] - 16)
+    while i < stop:
+        tag = np.int64(data[i])
+        if at < roomy and i + 17 <= data.shape[0] and stop - i >= 17:
+            kind = tag & 3
+            if kind == 0 and tag < 64:
+                length = (tag >> 2) + 1
+                if length > end - at:
+                    return False
+                store64(out, at, load64(data, i + 1))
+                store64(out, at + 8, load64(data, i + 9))
+                i += 1 + length
+                at += length
+                continue
+            if kind == 1 or kind == 2:
+                if kind == 1:
+                    length = 4 + ((tag >> 2) & 7)
+                    back = ((tag >> 5) << 8) | np.int64(data[i + 1])
+                    i += 2
+                else:
+                    length = 1 + (tag >> 2)
+                    back = np.int64(data[i + 1]) | (np.int64(data[i + 2]) << 8)
+                    i += 3
+                if back == 0 or back > at - begin or length > end - at:
+                    return False
+                if back >= 8 and length <= 16:
+                    store64(out, at, load64(out, at - back))
+                    store64(out, at + 8, load64(out, at + 8 - back))
+                else:
+                    _repeat(out, at, back, length)
+                at += length
+                continue
+        length, back, i = _slow_element(data, i, stop)
+        if i < 0 or length > end - at:
+            return False
+        if back != LITERAL:
+            if back == 0 or back > at - begin:
+                return False
+            _repeat(out, at, back, length)
+        else:
+            if length > stop - i:
+                return False
+            copy_bytes(data, i, length, out, at)
+            i += length
+        at += length
+    return at == end
+
+
+@kernel(i64(BYTES, I64, I64, i64, BYTES_OUT, I64_OUT, I64_OUT))
+def wal_decompress(data, bounds, compressions, first, out, out_bounds, state):
+    """Decompress records from `first` on and return the index of the first that was not done.
+
+    Args:
+        data: uint8[n]; records, compressed.
+        bounds: int64[records + 1]; record i is data[bounds[i]:bounds[i + 1]]; inside `data`.
+        compressions: int64[records]; 0 as it is, 8 snappy; anything else stops the kernel.
+        first: where to begin; `out_bounds[first]` says where in `out`.
+        out: uint8[m]; records decompressed, one after another.
+        out_bounds: int64[records + 1].
+        state: int64[2]; DECOMPRESS_DONE, FULL (`out` is too small for this record: the second
+            number is its size), FOREIGN or BAD.
+    """
+    state[0] = DECOMPRESS_DONE
+    at = out_bounds[first]
+    for record in range(first, compressions.shape[0]):
+        start, stop = bounds[record], bounds[record + 1]
+        if compressions[record] != PLAIN and compressions[record] != SNAPPY:
+            state[0] = DECOMPRESS_FOREIGN
+            return np.int64(record)
+        size, body = stop - start, start
+        # Upstream: an empty payload is an empty record, whatever its flag.
+        packed = compressions[record] == SNAPPY and stop > start
+        if packed:
+            size, body = _plain_size(data, start, stop)
+            if size < 0:
+                state[0] = DECOMPRESS_BAD
+                return np.int64(record)
+        if at + size > out.shape[0]:
+            state[0] = DECOMPRESS_FULL
+            state[1] = size
+            return np.int64(record)
+        if not packed:
+            copy_bytes(data, body, size, out, at)
+        elif not _block(data, body, stop, out, at, at + size):
+            state[0] = DECOMPRESS_BAD
+            return np.int64(record)
+        at += size
+        out_bounds[record + 1] = at
+    return np.int64(compressions.shape[0])

@@ -1,0 +1,87 @@
+"""The `lock` file that keeps a second process off a data directory.
+
+Held by `flock`, as Prometheus holds it, so each program keeps the other away too. The kernel lets
+go when a process ends however it ends; a file left behind means nothing.
+
+Source: Prometheus `tsdb/tsdbutil/dir_locker.go`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+from thanostack.lib.foundation.errors import StorageUnwritable
+
+_NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "fuse.s3fs"}
+
+
+class LockFile:
+    """Holds `<folder>/lock` until released.
+
+    Raises:
+        StorageUnwritable: if another process holds it, or the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "lock"
+        self._fd = self._lock(folder)
+        # Who holds it is a help for people; a full disk must not keep the tenant shut.
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, 0)
+            os.write(self._fd, f"{os.getpid()}\n".encode())
+
+    def _lock(self, folder: Path) -> int:
+        while True:
+            try:
+                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except OSError as error:
+                raise StorageUnwritable(f"{folder}: cannot be written: {error.strerror}") from error
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
+                os.close(fd)
+                by = f" by process {holder}" if holder.isdigit() else ""
+                raise StorageUnwritable(
+                    f"{folder} is locked{by}: another process uses this directory; "
+                    "give each process its own"
+                ) from error
+            if self._is_current(fd):
+                return fd
+            # Its last holder removed the file between our open and our lock.
+            os.close(fd)
+
+    def _is_current(self, fd: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(fd), self._path.stat())
+        except OSError:
+            return False
+
+    def release(self) -> None:
+        """Remove the file and let others in."""
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+        os.close(self._fd)
+
+
+def network_file_system(folder: Path) -> str | None:
+    """Return the type of the file system if it is one without POSIX guarantees, else None.
+
+    Prometheus's storage is not supported on these: locks and durability mean something else there.
+    """
+    best, kind = "", ""
+    try:
+        mounts = Path("/proc/self/mounts").read_text().splitlines()
+    except OSError:
+        return None
+    resolved = str(folder.resolve())
+    for line in mounts:
+        _, point, fs_type, *_ = line.split(" ")
+        point = point.replace("\\040", " ")
+        inside = resolved == point or resolved.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, fs_type
+    return kind if kind in _NETWORK_FILE_SYSTEMS else None

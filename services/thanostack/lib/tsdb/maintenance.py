@@ -1,0 +1,196 @@
+"""Keep a tenant's storage small: cut blocks from the head, truncate head and log, retention.
+
+    head ──cut──> block ──published──> readers see it ──old readers leave──> head drops its part
+                                                                            └──> log: checkpoint
+
+Runs on a thread of its own, one tenant at a time; whatever touches the head is a job of one slice,
+so a writer waits for one slice at most. Killed between any two steps, the next start finds either
+both copies of the data (readers merge them to one) or the block alone.
+
+Source: Prometheus `tsdb/db.go` (`compactHead`), `tsdb/head.go` (`Truncate`, `truncateWAL`).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+
+import numpy as np
+from ulid import ULID
+
+from thanostack.lib.foundation.errors import StorageUnwritable, ThanostackError
+from thanostack.lib.foundation.ids import BlockId
+from thanostack.lib.kernels.head_append import range_end
+from thanostack.lib.model.label_runs import BoolArray
+from thanostack.lib.model.queryable import SeriesQuery
+from thanostack.lib.tsdb.block_writer import BlockWriter
+from thanostack.lib.tsdb.head import IndexRebuild, UInt64Array
+from thanostack.lib.tsdb.head_reader import HeadReader, Reader
+from thanostack.lib.tsdb.tsdb import TSDB
+from thanostack.lib.wal.checkpoint import delete_checkpoints, write_checkpoint
+
+READER_PATIENCE_S = 120.0
+
+
+class Maintenance:
+    """The background work of one tenant.
+
+    Args:
+        tsdb: the tenant.
+        reader_patience_s: how long a head cut waits for reads that began before it.
+    """
+
+    def __init__(self, tsdb: TSDB, *, reader_patience_s: float = READER_PATIENCE_S) -> None:
+        self._tsdb = tsdb
+        self._patience_s = reader_patience_s
+
+    def run(self) -> None:
+        """Do what is due; errors of the disk are reported and the next run tries again."""
+        with self._tsdb.maintenance:
+            if self._tsdb.is_closed:
+                return
+            if not self._try(self._cut_what_is_due):
+                self._tsdb.counters.compactions_failed += 1
+            # Also when a cut fails: on a full disk this is what makes room.
+            self._try(self.enforce_retention)
+
+    def _try(self, step: Callable[[], None]) -> bool:
+        try:
+            step()
+        except (ThanostackError, OSError) as error:
+            self._tsdb.report("maintenance stopped and will be tried again", {"err": str(error)})
+            return False
+        return True
+
+    def _cut_what_is_due(self) -> None:
+        self._tsdb.jobs.run(self._tsdb.head.flush_closed)
+        while self.is_due():
+            self._cut()
+
+    def is_due(self) -> bool:
+        """Return whether the head spans more than one and a half block ranges."""
+        head = self._tsdb.head
+        return head.maxt - head.mint > self._tsdb.options.min_block_ms * 3 // 2
+
+    def flush(self) -> None:
+        """Cut all of the head into blocks, the youngest part included."""
+        with self._tsdb.maintenance:
+            while self._tsdb.head.maxt >= self._tsdb.head.mint:
+                self._cut()
+
+    def _cut(self) -> None:
+        tsdb = self._tsdb
+        mint = tsdb.head.mint
+        maxt = int(range_end.py_func(mint, tsdb.options.min_block_ms))
+        tsdb.jobs.run(lambda: self._close_time(maxt))
+        if tsdb.blocks.maxt < maxt:
+            # Otherwise an earlier run wrote it and could not go on.
+            self._write_block(mint, maxt)
+        tsdb.readers.retire(self._patience_s)
+        tsdb.jobs.run(lambda: self._truncate_head(maxt))
+        self._forget_series()
+        tsdb.jobs.run(lambda: tsdb.chunk_files.truncate(maxt))
+        self._truncate_log(maxt)
+
+    def _close_time(self, maxt: int) -> None:
+        """Refuse samples before maxt from now on: the block will not have them."""
+        self._tsdb.min_valid = max(self._tsdb.min_valid, maxt)
+        self._tsdb.head.flush_closed()
+
+    def _write_block(self, mint: int, maxt: int) -> None:
+        tsdb = self._tsdb
+        ulid = BlockId(str(ULID.from_timestamp(tsdb.clock.now_ms() / 1000)))
+        writer = BlockWriter(tsdb.folder, mint=mint, maxt=maxt, ulid=ulid)
+        series = 0
+        try:
+            # This reader is never overtaken: nothing else drops chunks while it runs.
+            for batch in HeadReader(tsdb, Reader(0)).series(SeriesQuery((), mint, maxt - 1)):
+                writer.write(batch)
+                series += len(batch)
+            if series == 0:
+                writer.abort()
+                return
+            writer.finish()
+        except BaseException:
+            writer.abort()
+            raise
+        tsdb.blocks.add(tsdb.folder / ulid)
+        tsdb.counters.compactions += 1
+        tsdb.report("cut a block from the head", {"block": ulid, "series": series})
+
+    def _truncate_head(self, maxt: int) -> None:
+        tsdb = self._tsdb
+        tsdb.head.flush_closed()
+        self._empty_series = tsdb.head.drop_before(maxt)
+        tsdb.counters.head_truncations += 1
+
+    def _forget_series(self) -> None:
+        """Rebuild the series index without the series that have no chunk left."""
+        if not self._empty_series:
+            return
+        tsdb = self._tsdb
+        rebuild = tsdb.jobs.run(lambda: IndexRebuild(tsdb.head))
+        while tsdb.jobs.run(rebuild.step):
+            pass
+        gone = tsdb.jobs.run(rebuild.finish)
+        tsdb.counters.head_series_removed += len(gone)
+        last = tsdb.wal.current_segment
+        tsdb.wal_expiries.update(dict.fromkeys(gone.tolist(), last))
+
+    def _truncate_log(self, mint: int) -> None:
+        """Fold the older two thirds of the log into a checkpoint, as upstream does."""
+        tsdb = self._tsdb
+        tsdb.jobs.run(tsdb.wal.cut_segment)
+        first, current = tsdb.wal.first_and_last()
+        last = first + (current - 1 - first) * 2 // 3
+        if last <= first:
+            return
+        alive = np.sort(tsdb.jobs.run(lambda: tsdb.head.refs(tsdb.head.rows_alive())))
+        expiring = {ref for ref, segment in tsdb.wal_expiries.items() if segment > last}
+        expiring |= {ref for ref, maxt in tsdb.wal_aliases.items() if maxt >= mint}
+        late = np.array(sorted(expiring), np.uint64)
+
+        def keep(refs: UInt64Array) -> BoolArray:
+            return _is_in(alive, refs) | _is_in(late, refs)
+
+        try:
+            write_checkpoint(
+                tsdb.wal.folder, first, last, keep=keep, mint=mint, options=tsdb.wal.options
+            )
+        except ThanostackError:
+            tsdb.counters.checkpoint_creations_failed += 1
+            raise
+        tsdb.counters.checkpoint_creations += 1
+        tsdb.wal.truncate(last + 1)
+        tsdb.counters.wal_truncations += 1
+        delete_checkpoints(tsdb.wal.folder, last)
+        tsdb.counters.checkpoint_deletions += 1
+        tsdb.wal_expiries = {ref: s for ref, s in tsdb.wal_expiries.items() if s > last}
+        tsdb.wal_aliases = {ref: t for ref, t in tsdb.wal_aliases.items() if t >= mint}
+
+    def enforce_retention(self) -> None:
+        """Delete blocks that are too old or beyond the size bound."""
+        tsdb = self._tsdb
+        options = tsdb.options
+        other = tsdb.wal.size_bytes + tsdb.chunk_files.size_bytes
+        expired = tsdb.blocks.expired(options.retention_ms, options.retention_bytes, other)
+        if expired:
+            tsdb.blocks.delete(expired)
+            tsdb.counters.retention_deletions += len(expired)
+            names = [block.meta.ulid for block in expired]
+            tsdb.report("deleted blocks beyond retention", {"blocks": names})
+
+
+def _is_in(sorted_refs: UInt64Array, refs: UInt64Array) -> BoolArray:
+    if not len(sorted_refs):
+        return np.zeros(len(refs), np.bool_)
+    places = np.minimum(np.searchsorted(sorted_refs, refs), len(sorted_refs) - 1)
+    return sorted_refs[places] == refs
+
+
+def remove_folder(tsdb: TSDB) -> None:
+    """Delete a closed tenant's directory."""
+    try:
+        shutil.rmtree(tsdb.folder)
+    except OSError as error:
+        raise StorageUnwritable(f"{tsdb.folder}: {error.strerror}") from error

@@ -1,0 +1,180 @@
+"""All tenants of a process: one directory each, opened in parallel, pruned when idle, revived.
+
+    <folder>/<tenant>/   a Prometheus data directory
+
+A tenant whose directory cannot be opened is quarantined: its writes get a clear error, its files
+stay as they are, and the others serve.
+
+Source: Thanos `pkg/receive/multitsdb.go`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from thanostack.lib.foundation.clock import Clock, SystemClock
+from thanostack.lib.foundation.errors import (
+    NotReady,
+    Quarantined,
+    StorageUnwritable,
+    ThanostackError,
+)
+from thanostack.lib.foundation.ids import Tenant
+from thanostack.lib.tsdb.lock_file import network_file_system
+from thanostack.lib.tsdb.maintenance import Maintenance, remove_folder
+from thanostack.lib.tsdb.options import Report, TSDBOptions
+from thanostack.lib.tsdb.tsdb import TSDB
+
+_NOT_TENANTS = {"lost+found"}
+
+
+def _quiet(message: str, facts: Mapping[str, object]) -> None:
+    del message, facts
+
+
+class MultiTSDB:
+    """The tenants below one folder.
+
+    Args:
+        folder: created if missing.
+        options: for each tenant.
+        clock: for future bounds, names and pruning.
+        report: gets events; facts carry `tenant`.
+    """
+
+    def __init__(
+        self, folder: Path, options: TSDBOptions, *, clock: Clock | None = None,
+        report: Report = _quiet,
+    ) -> None:  # fmt: skip
+        self.folder, self.options = folder, options
+        self._clock: Clock = clock or SystemClock()
+        self._report = report
+        self._tenants: dict[Tenant, TSDB] = {}
+        self._quarantined: dict[Tenant, str] = {}
+        self._opening = threading.Lock()
+        self._closed = False
+
+    def open(self) -> None:
+        """Open every tenant found; blocking, in parallel.
+
+        Raises:
+            StorageUnwritable: if the folder itself cannot be used.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            names = sorted(entry.name for entry in os.scandir(self.folder) if entry.is_dir())
+        except OSError as error:
+            raise StorageUnwritable(f"{self.folder}: {error.strerror}") from error
+        kind = network_file_system(self.folder)
+        if kind:
+            self._report(
+                "the data directory is on a network file system: locks and syncs may not hold; "
+                "use a local disk",
+                {"folder": str(self.folder), "type": kind},
+            )
+        found = [Tenant(name) for name in names if name not in _NOT_TENANTS]
+        with ThreadPoolExecutor(os.cpu_count() or 1, "open-tenant") as pool:
+            list(pool.map(self._open_or_quarantine, found))
+
+    def _open_or_quarantine(self, tenant: Tenant) -> None:
+        tsdb = self._try_open(tenant)
+        if tsdb is not None:
+            with self._opening:
+                self._tenants = {**self._tenants, tenant: tsdb}
+
+    def _try_open(self, tenant: Tenant) -> TSDB | None:
+        try:
+            return self._open(tenant)
+        except ThanostackError as error:
+            self._quarantined[tenant] = str(error)
+            self._report("tenant is quarantined", {"tenant": tenant, "err": str(error)})
+            return None
+
+    def _open(self, tenant: Tenant) -> TSDB:
+        def report(message: str, facts: Mapping[str, object]) -> None:
+            self._report(message, {"tenant": tenant, **facts})
+
+        return TSDB(self.folder / tenant, self.options, clock=self._clock, report=report)
+
+    def tsdb(self, tenant: Tenant) -> TSDB:
+        """Return a tenant's storage, creating it on the first write.
+
+        Raises:
+            Quarantined: if its directory could not be opened at start.
+            StorageUnwritable: if a new directory cannot be made.
+            NotReady: after `close`.
+        """
+        found = self._tenants.get(tenant)
+        if found is not None:
+            return found
+        with self._opening:
+            if self._closed:
+                raise NotReady("the storage is closed")
+            if tenant in self._quarantined:
+                raise Quarantined(f"tenant {tenant}", self._quarantined[tenant])
+            if tenant not in self._tenants:
+                self._tenants = {**self._tenants, tenant: self._open(tenant)}
+            return self._tenants[tenant]
+
+    def tenants(self) -> Mapping[Tenant, TSDB]:
+        """Return the open tenants; the mapping never changes."""
+        return self._tenants
+
+    def quarantined(self) -> Mapping[Tenant, str]:
+        """Return the tenants set aside, with the reason."""
+        return self._quarantined
+
+    def maintain(self) -> None:
+        """Do the background work that is due for every tenant; blocking."""
+        for tenant, tsdb in self._tenants.items():
+            Maintenance(tsdb).run()
+            if self._is_idle(tsdb):
+                self._prune(tenant, tsdb)
+
+    def _is_idle(self, tsdb: TSDB) -> bool:
+        """Return whether the newest sample is older than retention, and nobody writes older ones."""
+        retention, now = self.options.retention_ms, self._clock.now_ms()
+        maxt = tsdb.time_range()[1]
+        if not retention or maxt == -(1 << 63) or now - maxt <= retention:
+            return False
+        # Upstream looks at the newest sample alone; a back-fill of old data would be thrown away.
+        return now - tsdb.last_append_ms > 2 * self.options.max_block_ms
+
+    def _prune(self, tenant: Tenant, tsdb: TSDB) -> None:
+        with self._opening:
+            # A write meanwhile finds the storage closed, is told to retry, and revives the tenant.
+            tsdb.close()
+            tenants = {name: t for name, t in self._tenants.items() if name != tenant}
+            if not self._is_idle(tsdb):
+                revived = self._try_open(tenant)
+                self._tenants = tenants if revived is None else {**tenants, tenant: revived}
+                return
+            self._tenants = tenants
+            try:
+                remove_folder(tsdb)
+            except StorageUnwritable as error:
+                # What is left is opened by the next write or start, and pruned again.
+                self._report("an idle tenant stays on disk", {"tenant": tenant, "err": str(error)})
+                return
+        self._report("pruned an idle tenant", {"tenant": tenant})
+
+    def close(self) -> None:
+        """Close every tenant; what was acknowledged is in its log, synced.
+
+        Raises:
+            ThanostackError: the first failure, after all have been tried.
+        """
+        with self._opening:
+            self._closed = True
+        failures: list[ThanostackError] = []
+        for tsdb in self._tenants.values():
+            try:
+                tsdb.close()
+            except ThanostackError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]

@@ -1,0 +1,106 @@
+"""How a tenant's storage is kept, and the plain figures it reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from thanostack.lib.foundation.units import DAY_MS, HOUR_MS
+
+Report = Callable[[str, Mapping[str, Any]], None]
+"""Takes an event that someone may want to log: a constant message, and facts."""
+
+
+@dataclass(frozen=True, slots=True)
+class TSDBOptions:
+    """Storage of every tenant of a process.
+
+    Args:
+        retention_ms: blocks that end this long before the newest one are deleted; 0 keeps all.
+        retention_bytes: oldest blocks are deleted beyond this size; 0 is no bound.
+        min_block_ms: the span of a block cut from the head.
+        max_block_ms: the longest span local compaction makes; equal to `min_block_ms` on receive.
+        wal_compression: of log records.
+        wal_fsync: when the log is synced, see `WALOptions`.
+        segment_bytes: of the log.
+        no_lockfile: do not lock the directory.
+        too_far_in_future_ms: samples further ahead of the clock are refused; 0 takes all.
+        series_max: bound of series in one tenant's head.
+    """
+
+    retention_ms: int = 15 * DAY_MS
+    retention_bytes: int = 0
+    min_block_ms: int = 2 * HOUR_MS
+    max_block_ms: int = 2 * HOUR_MS
+    wal_compression: Literal["snappy", "zstd", "none"] = "snappy"
+    wal_fsync: Literal["segment", "interval", "always"] = "segment"
+    segment_bytes: int = 128 * 1024 * 1024
+    no_lockfile: bool = False
+    too_far_in_future_ms: int = DAY_MS
+    series_max: int = 1 << 23
+
+
+@dataclass(slots=True)
+class WriteResult:
+    """What became of one request.
+
+    Args:
+        samples: float samples in it.
+        stored: of these, logged and readable.
+        duplicates: of these, stored before with the same bits; a success.
+        series_created: new series.
+        rejected: reason -> samples refused (for `invalid_labels` and `histogram`: entries).
+        example: one refused series with its reason, "" if none.
+        exemplars, histograms: entries seen; neither is stored yet.
+    """
+
+    samples: int = 0
+    stored: int = 0
+    duplicates: int = 0
+    series_created: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    example: str = ""
+    exemplars: int = 0
+    histograms: int = 0
+
+
+@dataclass(slots=True)
+class TSDBStats:
+    """Plain figures of one tenant, for `prometheus_tsdb_*` metrics; counters only rise."""
+
+    head_series: int = 0
+    head_series_created: int = 0
+    head_series_removed: int = 0
+    head_chunks: int = 0
+    head_min_time: int = 0
+    head_max_time: int = 0
+    samples_appended: int = 0
+    out_of_order_samples: int = 0
+    out_of_bound_samples: int = 0
+    too_far_in_future_samples: int = 0
+    duplicate_conflicts: int = 0
+    head_truncations: int = 0
+    head_gc_duration_s: float = 0.0
+    compactions: int = 0
+    compactions_failed: int = 0
+    checkpoint_creations: int = 0
+    checkpoint_creations_failed: int = 0
+    checkpoint_deletions: int = 0
+    wal_truncations: int = 0
+    wal_corruptions: int = 0
+    wal_fsyncs: int = 0
+    wal_fsync_duration_s: float = 0.0
+    wal_page_flushes: int = 0
+    wal_completed_pages: int = 0
+    wal_writes_failed: int = 0
+    wal_segment_current: int = 0
+    wal_storage_size_bytes: int = 0
+    head_chunks_storage_size_bytes: int = 0
+    blocks_loaded: int = 0
+    blocks_bytes: int = 0
+    lowest_timestamp: int = 0
+    retention_deletions: int = 0
+    size_retention_deletions: int = 0
+    replay_duration_s: float = 0.0
+    replay_unknown_refs: int = 0

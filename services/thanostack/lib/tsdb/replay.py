@@ -1,0 +1,235 @@
+"""From a directory to a head: closed chunks from `chunks_head`, the rest from the log.
+
+    chunks_head ──> chunk table, by series reference
+    checkpoint, segments ──series──> rows, their chunks attached ──samples──> open chunks
+                                                   (what a chunk has already is skipped)
+
+It streams: one batch of records at a time is in memory. A damaged end of the log is repaired and
+reported; damage in a checkpoint is the caller's to quarantine.
+
+Source: Prometheus `tsdb/head_wal.go`; docs/formats/wal.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from thanostack.lib.foundation.errors import LimitExceeded, StorageUnwritable, WALCorrupt
+from thanostack.lib.kernels import head_append
+from thanostack.lib.kernels.head_types import NEXT_REF
+from thanostack.lib.model.label_runs import Float64Array, Int64Array
+from thanostack.lib.tsdb.chunks_head import HeadChunkTable
+from thanostack.lib.tsdb.head import Head, UInt64Array
+from thanostack.lib.tsdb.options import Report
+from thanostack.lib.wal.checkpoint import log_readers
+from thanostack.lib.wal.records import (
+    DecodeScratch,
+    RecordType,
+    SeriesColumns,
+    count_types,
+    decode_samples,
+    decode_series,
+)
+from thanostack.lib.wal.reader import RecordBatch, RecordReader
+from thanostack.lib.wal.repair import repair
+
+_HISTOGRAM_RECORDS = (
+    RecordType.HISTOGRAMS,
+    RecordType.FLOAT_HISTOGRAMS,
+    RecordType.CUSTOM_BUCKET_HISTOGRAMS,
+    RecordType.CUSTOM_BUCKET_FLOAT_HISTOGRAMS,
+    RecordType.HISTOGRAMS_V2,
+    RecordType.FLOAT_HISTOGRAMS_V2,
+)
+
+
+@dataclass(slots=True)
+class ReplaySummary:
+    """What a replay found; `aliases` are references whose series has another one."""
+
+    samples: int = 0
+    skipped: int = 0
+    unknown_refs: int = 0
+    series: int = 0
+    chunks: int = 0
+    corruptions: int = 0
+    unreadable_records: int = 0
+    aliases: set[int] = field(default_factory=set)
+
+
+class Replay:
+    """Fills an empty head.
+
+    Args:
+        head: empty.
+        chunks: what `chunks_head` holds.
+        mint: ms; samples before it are in blocks.
+        report: gets repairs and oddities.
+    """
+
+    def __init__(self, head: Head, chunks: HeadChunkTable, mint: int, report: Report) -> None:
+        self._head, self._mint, self._report = head, mint, report
+        self._ref_keys = np.zeros(1 << 12, np.uint64)
+        self._ref_rows = np.zeros(1 << 12, np.int64)
+        self._refs_known = 0
+        self._scratch = DecodeScratch()
+        self._flush_at = 1 << 20
+        wanted = (chunks.maxt >= mint) & ~chunks.out_of_order & (chunks.encoding == 1)
+        # By reference, then time: one series' chunks are a slice that searchsorted finds.
+        order = np.lexsort((chunks.mint, chunks.series_ref))
+        self._order = order[wanted[order]]
+        self._chunks = chunks
+        self._chunk_refs = chunks.series_ref[self._order]
+        self.summary = ReplaySummary()
+
+    def run(self, wal_folder: Path) -> ReplaySummary:
+        """Read the log, repairing a damaged end once for each damage found.
+
+        Raises:
+            WALCorrupt: if a checkpoint is damaged or segments are missing.
+        """
+        while True:
+            try:
+                self._read(wal_folder)
+            except WALCorrupt as corruption:
+                report = repair(wal_folder, corruption)
+                self.summary.corruptions += 1
+                self._report(
+                    "repaired a damaged write-ahead log",
+                    {
+                        "file": corruption.file,
+                        "offset": corruption.offset,
+                        "reason": corruption.message,
+                        "kept_bytes": report.kept_bytes,
+                        "lost_bytes": report.lost_bytes,
+                        "set_aside": [path.name for path in report.set_aside],
+                    },
+                )
+                # All good records before the damage have been applied; nothing readable follows it.
+                break
+            else:
+                break
+        self._flush()
+        # A reference is never reused, also when only an old chunk remembers it.
+        newest = int(self._chunks.series_ref.max(initial=0))
+        self._head.tables.meta[NEXT_REF] = max(self._head.next_ref, newest + 1)
+        self._warn()
+        return self.summary
+
+    def _read(self, folder: Path) -> None:
+        for reader in log_readers(folder):
+            self._read_all(reader)
+
+    def _read_all(self, reader: RecordReader) -> None:
+        for batch in reader:
+            self._take(batch)
+            counts = count_types(batch)
+            self.summary.unreadable_records += sum(int(counts[kind]) for kind in _HISTOGRAM_RECORDS)
+
+    def _take(self, batch: RecordBatch) -> None:
+        """Apply a batch; of one with a damaged record, what a repair will keep and nothing else."""
+        try:
+            series = decode_series(batch, self._scratch)
+            samples = decode_samples(batch, self._scratch)
+        except WALCorrupt as damage:
+            good = int(np.searchsorted(batch.positions, damage.offset))
+            self._take(_first_records(batch, good))
+            raise
+        self._series(series)
+        self._apply(samples.refs, samples.timestamps, samples.values)
+
+    def _series(self, columns: SeriesColumns) -> None:
+        if not len(columns):
+            return
+        rows = self._head.create(columns.runs, columns.refs.copy())
+        others = columns.refs[self._head.refs(rows) != columns.refs]
+        self.summary.aliases.update(others.tolist())
+        self._reserve(len(rows))
+        new = head_append.replay_map_refs(
+            self._ref_keys, self._ref_rows, columns.refs, rows, len(rows)
+        )
+        self._refs_known += new
+        self.summary.series += new
+        self._attach(columns.refs, rows)
+
+    def _attach(self, refs: UInt64Array, rows: Int64Array) -> None:
+        if not len(self._order):
+            return
+        first = np.searchsorted(self._chunk_refs, refs, "left")
+        stop = np.searchsorted(self._chunk_refs, refs, "right")
+        counts = stop - first
+        total = int(counts.sum())
+        if total == 0:
+            return
+        # Slices [first, stop) of all series, one after another.
+        places = np.arange(total) + np.repeat(first - (np.cumsum(counts) - counts), counts)
+        picks = self._order[places]
+        table = self._chunks
+        self.summary.chunks += self._head.attach_chunks(
+            np.repeat(rows, counts),
+            table.mint[picks],
+            table.maxt[picks],
+            table.chunk_ref[picks],
+            table.length[picks].astype(np.int64),
+        )
+
+    def _apply(self, refs: UInt64Array, timestamps: Int64Array, values: Float64Array) -> None:
+        outcome = np.zeros(8, np.int64)
+        bounds = np.array([0, len(refs), self._mint, self._head.options.chunk_range_ms], np.int64)
+        bits = values.view(np.uint64)
+        while bounds[0] < len(refs):
+            bounds[0] = head_append.replay_apply(
+                self._head.tables, self._ref_keys, self._ref_rows, refs, timestamps, bits, bounds,
+                outcome,
+            )  # fmt: skip
+            if bounds[0] < 0:
+                limit = self._head.options.series_max
+                raise LimitExceeded("open chunks in the head of one tenant", limit, self._head.series)
+            if bounds[0] < len(refs):
+                self._head.flush_closed()
+        self.summary.samples += int(outcome[head_append.STORED])
+        skipped = outcome[head_append.DUPLICATE] + outcome[head_append.OUT_OF_BOUNDS]
+        self.summary.skipped += int(skipped)
+        self.summary.unknown_refs += int(outcome[head_append.UNKNOWN])
+        if self._head.pending_bytes > self._flush_at:
+            self._flush()
+
+    def _flush(self) -> None:
+        try:
+            self._head.flush_closed()
+        except StorageUnwritable as error:
+            # A full disk must not keep the tenant from being read.
+            self._flush_at = 2 * self._head.pending_bytes
+            self._report("head chunks stay in memory", {"err": str(error)})
+
+    def _reserve(self, coming: int) -> None:
+        if 2 * (self._refs_known + coming) <= len(self._ref_keys):
+            return
+        keys, rows = self._ref_keys, self._ref_rows
+        size = 1 << (4 * (self._refs_known + coming) - 1).bit_length()
+        self._ref_keys, self._ref_rows = np.zeros(size, np.uint64), np.zeros(size, np.int64)
+        used = keys != 0
+        head_append.replay_map_refs(
+            self._ref_keys, self._ref_rows, keys[used], rows[used], int(used.sum())
+        )
+
+    def _warn(self) -> None:
+        if self.summary.unknown_refs:
+            self._report(
+                "the log has samples of unknown series",
+                {"samples": self.summary.unknown_refs},
+            )
+        if self.summary.unreadable_records:
+            self._report(
+                "the log has native histograms, which are not read yet",
+                {"records": self.summary.unreadable_records},
+            )
+
+
+def _first_records(batch: RecordBatch, count: int) -> RecordBatch:
+    return RecordBatch(
+        batch.data, batch.bounds[: count + 1], batch.segment, batch.positions[:count], batch.path
+    )

@@ -1,0 +1,372 @@
+"""One tenant's storage: a directory that Prometheus could open, a head, and blocks.
+
+    append ──scan──> [job: resolve, stage, log, apply] ──> done(result)
+    series ──> head snapshots (jobs of 2,000 rows) + blocks, merged in label order
+    maintain ──> cut a block from the head, truncate head and log, checkpoint, retention
+
+Invariants: what `append` acknowledged is in the log and readable; a sample is in the head until a
+block that readers can see has it; nothing blocks the job queue for longer than one slice.
+
+Source: DESIGN of the storage in docs/architecture.md; Prometheus `tsdb/db.go`, `tsdb/head.go`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thanostack.lib.foundation.clock import Clock, SystemClock
+from thanostack.lib.foundation.errors import StorageUnwritable, ThanostackError
+from thanostack.lib.kernels import head_append, label_canonical
+from thanostack.lib.model.label_order import merge_series
+from thanostack.lib.model.label_runs import Int64Array, Uint8Array
+from thanostack.lib.model.queryable import SeriesQuery
+from thanostack.lib.model.series import SeriesBatch
+from thanostack.lib.tsdb.block_list import BlockList
+from thanostack.lib.tsdb.chunks_head import ChunksHeadWriter, load_chunks_head
+from thanostack.lib.tsdb.head import Head, HeadOptions
+from thanostack.lib.tsdb.head_reader import HeadReader, ReaderRegistry
+from thanostack.lib.tsdb.job_queue import JobQueue
+from thanostack.lib.tsdb.lock_file import LockFile
+from thanostack.lib.tsdb.options import Report, TSDBOptions, TSDBStats, WriteResult
+from thanostack.lib.tsdb.replay import Replay
+from thanostack.lib.tsdb.write_columns import ColumnsPool, WriteColumns
+from thanostack.lib.wal.records import encode_series_record
+from thanostack.lib.wal.writer import WALOptions, WALWriter
+
+_PENDING_MAX = 64 * 1024 * 1024
+_PENDING_FLUSH = 1024 * 1024
+_POOL = ColumnsPool()
+
+_REASONS = {
+    head_append.OUT_OF_ORDER: "out_of_order",
+    head_append.OUT_OF_BOUNDS: "out_of_bounds",
+    head_append.TOO_FAR: "too_far_in_future",
+    head_append.CONFLICT: "conflict",
+    head_append.UNKNOWN: "invalid_labels",
+}
+_LABEL_FAULTS = {
+    label_canonical.MALFORMED: "malformed label",
+    label_canonical.EMPTY_NAME: "empty label name",
+    label_canonical.DUPLICATE_NAME: "label name repeated",
+    label_canonical.NOT_UTF8: "label is not UTF-8",
+    label_canonical.TOO_MANY: "too many labels",
+    label_canonical.EMPTY_VALUE: "empty label value",
+    label_canonical.NO_LABELS: "no labels, or a reference beyond the symbol table",
+}
+
+
+class TSDB:
+    """Storage of one tenant; also a `SeriesStore`.
+
+    Args:
+        folder: created if missing.
+        options: see `TSDBOptions`.
+        clock: for the bound on future samples and block names.
+        report: gets events worth logging.
+
+    Raises:
+        StorageUnwritable: if the directory is locked, read-only or full.
+        Corruption: if it is damaged beyond repair; nothing was changed then but what the report says.
+    """
+
+    def __init__(
+        self, folder: Path, options: TSDBOptions, *, clock: Clock | None = None,
+        report: Report = lambda message, facts: None,
+    ) -> None:  # fmt: skip
+        self.folder, self.options = folder, options
+        self.clock: Clock = clock or SystemClock()
+        self.report = report
+        self.jobs = JobQueue()
+        self.counters = TSDBStats()
+        self.readers = ReaderRegistry()
+        self.maintenance = threading.Lock()
+        self._closed = False
+        self.last_append_ms = self.clock.now_ms()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageUnwritable(f"{folder}: {error.strerror}") from error
+        self._lock = None if options.no_lockfile else LockFile(folder)
+        try:
+            self._open()
+        except BaseException as error:
+            if self._lock:
+                self._lock.release()
+            if isinstance(error, OSError):
+                text = f"{error.filename or folder}: {error.strerror or error}"
+                raise StorageUnwritable(text) from error
+            raise
+
+    def _open(self) -> None:
+        started = self.clock.monotonic_s()
+        self.blocks = BlockList(self.folder, self.report)
+        self.min_valid = self.blocks.maxt
+        table = load_chunks_head(self.folder / "chunks_head")
+        for text in table.set_aside:
+            self.report("set aside damaged head chunks; the log has their samples", {"what": text})
+        self.chunk_files = ChunksHeadWriter(self.folder / "chunks_head", known=table)
+        head_options = HeadOptions(self.options.min_block_ms, self.options.series_max)
+        self.head = Head(head_options, self.chunk_files)
+        replay = Replay(self.head, table, self.min_valid, self.report)
+        summary = replay.run(self.folder / "wal")
+        self.counters.wal_corruptions = summary.corruptions
+        self.counters.replay_unknown_refs = summary.unknown_refs
+        self.wal = WALWriter(
+            self.folder / "wal",
+            WALOptions(
+                segment_bytes=self.options.segment_bytes,
+                compression=self.options.wal_compression,
+                fsync=self.options.wal_fsync,
+            ),
+        )
+        self.wal_expiries: dict[int, int] = {}
+        # Second references of a series: its samples in the log go under them until they are cut.
+        self.wal_aliases = dict.fromkeys(summary.aliases, self.head.maxt)
+        self.counters.replay_duration_s = self.clock.monotonic_s() - started
+
+    # --- write path ------------------------------------------------------------------------
+
+    def append(
+        self, body: Uint8Array | bytes, done: Callable[[Any], None], *, version: int = 1
+    ) -> None:
+        """Store the samples of a decoded write request.
+
+        Args:
+            body: protobuf; any message whose field 1 is `TimeSeries`, or a 2.0 request.
+            done: gets a `WriteResult`, or the exception; inline, or later from another thread.
+            version: of remote write, 1 or 2.
+        """
+        columns = _POOL.take()
+        try:
+            data = np.frombuffer(body, np.uint8) if not isinstance(body, np.ndarray) else body
+            columns.scan(data, version)
+        except ThanostackError as error:
+            _POOL.give_back(columns)
+            done(error)
+            return
+
+        def finished(outcome: Any) -> None:
+            _POOL.give_back(columns)
+            done(outcome)
+
+        self.jobs.submit(lambda: self._write(columns), finished)
+
+    def append_and_wait(self, body: Uint8Array | bytes, *, version: int = 1) -> WriteResult:
+        """Store the samples of a request and return what became of them; see `append`."""
+        finished = threading.Event()
+        outcome: list[Any] = []
+
+        def done(result: Any) -> None:
+            outcome.append(result)
+            finished.set()
+
+        self.append(body, done, version=version)
+        finished.wait()
+        if isinstance(outcome[0], BaseException):
+            raise outcome[0]
+        result: WriteResult = outcome[0]
+        return result
+
+    def _write(self, columns: WriteColumns) -> WriteResult:
+        head = self.head
+        self._check_writable()
+        self.last_append_ms = self.clock.now_ms()
+        created, statuses = head.resolve(columns)
+        outcome, length = head.stage(columns, self._earliest(), self._latest())
+        records: list[Uint8Array | bytes] = []
+        if head.unlogged:
+            rows = np.concatenate(head.unlogged).astype(np.int32)
+            records.append(encode_series_record(head.refs(rows), head.labels(rows)))
+        if length:
+            records.append(columns.record[:length])
+        self.wal.log(records)
+        head.unlogged.clear()
+        head.apply(columns, int(outcome[head_append.STORED]))
+        if head.pending_bytes > _PENDING_FLUSH:
+            self._try_flush()
+        return self._result(columns, outcome, statuses, created)
+
+    def _check_writable(self) -> None:
+        if self._closed:
+            raise StorageUnwritable("the storage is closed")
+        if self.head.pending_bytes > _PENDING_MAX:
+            # Closed chunks pile up in memory while their file refuses them: stop taking more.
+            self.head.flush_closed()
+
+    def _try_flush(self) -> None:
+        try:
+            self.head.flush_closed()
+        except StorageUnwritable as error:
+            self.report("head chunks stay in memory", {"err": str(error)})
+
+    def _earliest(self) -> int:
+        """Return the oldest timestamp that may be appended, ms."""
+        if self.head.maxt < self.head.mint:
+            return self.min_valid
+        return max(self.min_valid, self.head.maxt - self.options.min_block_ms // 2)
+
+    def _latest(self) -> int:
+        ahead = self.options.too_far_in_future_ms
+        return self.last_append_ms + ahead if ahead else (1 << 63) - 1
+
+    def _result(
+        self, columns: WriteColumns, outcome: Int64Array, statuses: Int64Array, created: int
+    ) -> WriteResult:
+        result = WriteResult(
+            samples=columns.samples,
+            stored=int(outcome[head_append.STORED]),
+            duplicates=int(outcome[head_append.DUPLICATE]),
+            series_created=created,
+            exemplars=columns.exemplars,
+            histograms=columns.histograms,
+        )
+        for verdict, reason in _REASONS.items():
+            if outcome[verdict]:
+                result.rejected[reason] = int(outcome[verdict])
+        if columns.histograms:
+            result.rejected["histogram"] = columns.histograms
+            result.example = "native histograms are not stored yet"
+        refused = int(np.count_nonzero(statuses)) if len(statuses) else 0
+        if refused:
+            result.rejected.setdefault("invalid_labels", refused)
+        if result.rejected:
+            result.example = self._example(columns, outcome, statuses) or result.example
+        self._count(result, outcome)
+        return result
+
+    def _example(self, columns: WriteColumns, outcome: Int64Array, statuses: Int64Array) -> str:
+        """Return one refused series with its reason."""
+        s = int(outcome[head_append.FIRST_REJECTED])
+        if s < 0 and len(statuses) and statuses.any():
+            s = int(np.flatnonzero(statuses)[0])
+        if s < 0:
+            return ""
+        row = int(columns.rows[s])
+        if row < 0:
+            fault = int(statuses[s]) if len(statuses) else 0
+            return f"series {s} of the request: {_LABEL_FAULTS.get(fault, 'invalid labels')}"
+        labels = self.head.labels(np.array([row], np.int32)).mapping(0)
+        reason = next(text for verdict, text in _REASONS.items() if outcome[verdict])
+        pairs = ", ".join(f'{name}="{value}"' for name, value in labels.items())
+        return f"{reason.replace('_', ' ')}: {{{pairs}}}"
+
+    def _count(self, result: WriteResult, outcome: Int64Array) -> None:
+        counters = self.counters
+        counters.samples_appended += result.stored
+        counters.head_series_created += result.series_created
+        counters.out_of_order_samples += int(outcome[head_append.OUT_OF_ORDER])
+        counters.out_of_bound_samples += int(outcome[head_append.OUT_OF_BOUNDS])
+        counters.too_far_in_future_samples += int(outcome[head_append.TOO_FAR])
+        counters.duplicate_conflicts += int(outcome[head_append.CONFLICT])
+
+    # --- reading ---------------------------------------------------------------------------
+
+    def time_range(self) -> tuple[int, int]:
+        """Return (mint, maxt) of head and blocks, inclusive ms; maxt < mint when empty."""
+        mint, maxt = self.head.mint, self.head.maxt
+        if len(self.blocks.readers):
+            mint, maxt = min(mint, self.blocks.mint), max(maxt, self.blocks.maxt - 1)
+        return mint, maxt
+
+    def series(self, query: SeriesQuery) -> Iterator[SeriesBatch]:
+        """Yield matching series in ascending label order; see `SeriesStore`.
+
+        Raises:
+            Unavailable: if the head was cut under a reader that held on for minutes; ask again.
+        """
+        with self.readers.register() as reader:
+            # The registration comes first: a cut waits for readers that do not see its block.
+            blocks = self.blocks.readers
+            sources = [HeadReader(self, reader).series(query)]
+            sources += [block.series(query) for block in blocks if _overlaps(block, query)]
+            batches = sources[0] if len(sources) == 1 else merge_series(sources)
+            yield from _limited(batches, query.limit)
+
+    def label_names(self, query: SeriesQuery) -> list[str]:
+        """Return the sorted label names of matching series."""
+        with self.readers.register() as reader:
+            names = set(HeadReader(self, reader).label_names(query))
+            for block in self.blocks.readers:
+                if _overlaps(block, query):
+                    names.update(block.label_names(query))
+        return sorted(names)[: query.limit or None]
+
+    def label_values(self, name: str, query: SeriesQuery) -> list[str]:
+        """Return the sorted values of one label over matching series."""
+        with self.readers.register() as reader:
+            values = set(HeadReader(self, reader).label_values(name, query))
+            for block in self.blocks.readers:
+                if _overlaps(block, query):
+                    values.update(block.label_values(name, query))
+        return sorted(values)[: query.limit or None]
+
+    def stats(self) -> TSDBStats:
+        """Return the current figures; the object is refreshed by each call."""
+        counters, wal = self.counters, self.wal.counters
+        counters.head_series, counters.head_chunks = self.head.series, self.head.chunks
+        counters.head_min_time, counters.head_max_time = self.head.mint, self.head.maxt
+        counters.wal_fsyncs, counters.wal_fsync_duration_s = wal.fsyncs, wal.fsync_ns / 1e9
+        counters.wal_page_flushes = wal.page_flushes
+        counters.wal_completed_pages = wal.pages_completed
+        counters.wal_writes_failed = wal.writes_failed
+        counters.wal_segment_current = self.wal.current_segment
+        counters.wal_storage_size_bytes = self.wal.size_bytes
+        counters.head_chunks_storage_size_bytes = self.chunk_files.size_bytes
+        counters.blocks_loaded = len(self.blocks.readers)
+        counters.blocks_bytes = self.blocks.size_bytes
+        counters.lowest_timestamp = self.time_range()[0]
+        return counters
+
+    # --- life ------------------------------------------------------------------------------
+
+    @property
+    def is_closed(self) -> bool:
+        """Return whether `close` was called."""
+        return self._closed
+
+    def close(self) -> None:
+        """Write what is pending, sync the log and let go of the directory."""
+        with self.maintenance:
+            if self._closed:
+                return
+            self.jobs.run(self._shut)
+            if self._lock:
+                self._lock.release()
+
+    def _shut(self) -> None:
+        """Close the files; a job, so that none is written to meanwhile."""
+        self._try_flush()
+        self._closed = True
+        self.readers.close()
+        self.chunk_files.close()
+        self.wal.close()
+
+
+def _overlaps(block: Any, query: SeriesQuery) -> bool:
+    mint, maxt = block.time_range()
+    return bool(mint <= query.maxt and maxt >= query.mint)
+
+
+def _limited(batches: Iterator[SeriesBatch], limit: int) -> Iterator[SeriesBatch]:
+    if limit <= 0:
+        yield from batches
+        return
+    for batch in batches:
+        if len(batch) >= limit:
+            yield _first_rows(batch, limit)
+            return
+        limit -= len(batch)
+        yield batch
+
+
+def _first_rows(batch: SeriesBatch, rows: int) -> SeriesBatch:
+    labels = type(batch.labels)(batch.labels.data, batch.labels.offsets[: rows + 1])
+    offsets = batch.chunk_offsets[: rows + 1]
+    return SeriesBatch(labels, offsets, batch.chunks[: offsets[-1]], batch.data)
+
+

@@ -1,0 +1,259 @@
+"""One StoreAPI endpoint as the fan-out sees it: behind a socket, or in this process.
+
+Calls to remote endpoints run on the event loop and hand raw bytes on; local ones are asked in the
+thread that merges. Messages have no size limit of gRPC's own; what a query may fetch is bounded by
+its `Call`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, TypeVar
+
+import grpc
+import grpc.aio
+
+from thanostack.lib.foundation.errors import EndpointUnavailable, LimitExceeded
+from thanostack.lib.model.matchers import Matcher
+from thanostack.lib.promql.engine.options import Deadline
+from thanostack.lib.storeapi.info import EndpointInfo
+from thanostack.lib.storeapi.server import StoreServer
+from thanostack.query.discovery import EndpointSpec
+from thanostack.runtime.error_mapping import GrpcCode
+from thanostack.runtime.grpc_metrics import code_name
+
+T = TypeVar("T")
+SERIES: Final = "/thanos.Store/Series"
+LABEL_NAMES: Final = "/thanos.Store/LabelNames"
+LABEL_VALUES: Final = "/thanos.Store/LabelValues"
+INFO: Final = "/thanos.info.Info/Info"
+
+_END: Final[Any] = grpc.aio.EOF  # type: ignore[attr-defined]
+_OPTIONS: Final = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+)
+# A group: calls go round its addresses, and once more elsewhere if one is down.
+_GROUP_CONFIG: Final = (
+    '{"loadBalancingConfig":[{"round_robin":{}}],"methodConfig":[{"name":[{}],"retryPolicy":'
+    '{"maxAttempts":3,"initialBackoff":"0.1s","maxBackoff":"0.4s","backoffMultiplier":2,'
+    '"retryableStatusCodes":["UNAVAILABLE"]}}]}'
+)
+
+
+@dataclass(slots=True)
+class Call:
+    """What goes with every call of one request.
+
+    Args:
+        deadline: when to give up.
+        metadata: sent along: tenant and path.
+        response_timeout_s: longest wait for the next message; 0 is none.
+        bytes_max: what all calls together may fetch.
+        abort: whether one failed endpoint fails the request.
+        store_matchers: alternatives, each on `__address__`; empty chooses all endpoints.
+    """
+
+    deadline: Deadline = field(default_factory=Deadline)
+    metadata: tuple[tuple[str, str], ...] = ()
+    response_timeout_s: float = 0.0
+    bytes_max: int = 4 << 30
+    abort: bool = False
+    store_matchers: tuple[tuple[Matcher, ...], ...] = ()
+    fetched_bytes: int = 0
+
+    def add_bytes(self, count: int) -> None:
+        """Count fetched bytes.
+
+        Raises:
+            LimitExceeded: when the request has fetched too much.
+        """
+        self.fetched_bytes += count
+        if self.fetched_bytes > self.bytes_max:
+            raise LimitExceeded("query.fetched-bytes-max", self.bytes_max, self.fetched_bytes)
+
+
+class Endpoint(Protocol):
+    """An endpoint: its name, its own description, and whether a socket lies between."""
+
+    @property
+    def name(self) -> str:
+        """Return its address, or a name for one in this process."""
+        ...
+
+    @property
+    def info(self) -> EndpointInfo:
+        """Return what it last said about itself."""
+        ...
+
+    @property
+    def local(self) -> StoreServer | None:
+        """Return the server itself if it is in this process."""
+        ...
+
+    async def series(self, request: bytes, call: Call) -> list[bytes]:
+        """Return the frames of a Series call."""
+        ...
+
+    async def unary(self, method: str, request: bytes, call: Call) -> bytes:
+        """Return the answer to a call of one message."""
+        ...
+
+
+def describe(endpoint: Endpoint) -> str:
+    """Return an endpoint as upstream writes it in warnings."""
+    info = endpoint.info
+    sets = ",".join(
+        "{" + ", ".join(f'{n.decode()}="{v.decode(errors="replace")}"' for n, v in labels) + "}"
+        for labels in info.label_sets
+    )
+    return f"Addr: {endpoint.name} LabelSets: {sets} MinTime: {info.mint} MaxTime: {info.maxt}"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalEndpoint:
+    """A StoreServer in this process, as an endpoint without a wire."""
+
+    name: str
+    local: StoreServer
+
+    @property
+    def info(self) -> EndpointInfo:
+        """Return what it says about itself now."""
+        return self.local.describe()
+
+    async def series(self, request: bytes, call: Call) -> list[bytes]:
+        """Refuse: whoever merges takes `local.select`, without frames."""
+        del request, call
+        raise AssertionError("local endpoints are not streamed")
+
+    async def unary(self, method: str, request: bytes, call: Call) -> bytes:
+        """Return the answer to a call of one message."""
+        del call
+        methods: dict[str, Callable[[bytes], bytes]] = {
+            LABEL_NAMES: self.local.label_names,
+            LABEL_VALUES: self.local.label_values,
+        }
+        return await asyncio.to_thread(methods[method], request)
+
+
+class RemoteEndpoint:
+    """An endpoint behind a socket; made and used on the event loop.
+
+    Args:
+        spec: address, strictness, whether it is a group.
+        info: what is assumed until it answers.
+    """
+
+    local: Final = None
+
+    def __init__(self, spec: EndpointSpec, info: EndpointInfo) -> None:
+        self.spec, self.info = spec, info
+        target = f"dns:///{spec.address}" if spec.group else spec.address
+        options: list[tuple[str, Any]] = [*_OPTIONS]
+        if spec.group:
+            options.append(("grpc.service_config", _GROUP_CONFIG))
+        self._channel = _connect(target, options)
+
+    @property
+    def name(self) -> str:
+        """Return its address."""
+        return self.spec.address
+
+    async def ask_info(self, timeout_s: float) -> bytes:
+        """Return an InfoResponse.
+
+        Raises:
+            EndpointUnavailable: if it does not answer in time.
+        """
+        return await self._guarded(self._unary(INFO, b"", (), timeout_s))
+
+    async def unary(self, method: str, request: bytes, call: Call) -> bytes:
+        """Return the answer to a call of one message.
+
+        Raises:
+            EndpointUnavailable: for any failure.
+            LimitExceeded: when the request has fetched too much.
+        """
+        timeout_s = _remaining_s(call.deadline)
+        if call.response_timeout_s:
+            timeout_s = min(call.response_timeout_s, timeout_s or call.response_timeout_s)
+        answer = await self._guarded(self._unary(method, request, call.metadata, timeout_s))
+        call.add_bytes(len(answer))
+        return answer
+
+    async def series(self, request: bytes, call: Call) -> list[bytes]:
+        """Return the frames of a Series call.
+
+        Raises:
+            EndpointUnavailable: for any failure.
+            LimitExceeded: when the request has fetched too much.
+        """
+        return await self._guarded(self._stream(request, call))
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._channel.close(None)
+
+    async def _guarded(self, work: Awaitable[T]) -> T:
+        try:
+            return await work
+        except grpc.aio.AioRpcError as error:
+            code = code_name(GrpcCode(error.code().value[0]))
+            raise EndpointUnavailable(
+                f"rpc error: code = {code} desc = {error.details()}"
+            ) from error
+
+    async def _unary(
+        self, method: str, request: bytes, metadata: Any, timeout_s: float | None
+    ) -> bytes:
+        answer: bytes = await self._channel.unary_unary(method, None, None)(
+            request, metadata=metadata, timeout=timeout_s
+        )
+        return answer
+
+    async def _stream(self, request: bytes, call: Call) -> list[bytes]:
+        frames: list[bytes] = []
+        stream = self._channel.unary_stream(SERIES, None, None)(
+            request, metadata=call.metadata, timeout=_remaining_s(call.deadline)
+        )
+        try:
+            while True:
+                frame = await self._read(stream, call.response_timeout_s)
+                if frame is _END:
+                    return frames
+                call.add_bytes(len(frame))
+                frames.append(frame)
+        finally:
+            stream.cancel()
+
+    @staticmethod
+    async def _read(stream: Any, timeout_s: float) -> Any:
+        if not timeout_s:
+            return await stream.read()
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await stream.read()
+        except TimeoutError as error:
+            text = f"failed to receive any data in {timeout_s:g}s"
+            raise EndpointUnavailable(text) from error
+
+
+def _connect(target: str, options: list[tuple[str, Any]]) -> Any:
+    # Any: the stubs do not know that serializers may be None, which hands bytes through.
+    return grpc.aio.insecure_channel(target, options)
+
+
+def _remaining_s(deadline: Deadline) -> float | None:
+    if deadline.expires_s is None:
+        return None
+    return max(deadline.expires_s - time.monotonic(), 0.001)

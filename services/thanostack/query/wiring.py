@@ -1,0 +1,298 @@
+"""The querier, put together; read this to see everything it consists of.
+
+ports      ──bound first: a busy one is an error at once
+endpoints  ──looked up and asked for Info, every five seconds
+HTTP       ──serves at once; gRPC as well
+ready when the first round of discovery is over
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+from fastapi import FastAPI
+
+from thanostack.lib.foundation.errors import SettingsInvalid
+from thanostack.lib.foundation.ids import Tenant
+from thanostack.lib.foundation.units import MINUTE_MS
+from thanostack.lib.model.label_runs import Labels
+from thanostack.lib.promql.engine import Engine, EngineOptions
+from thanostack.lib.promql.parser import ParserOptions
+from thanostack.lib.storeapi.dedup import DedupMode
+from thanostack.lib.storeapi.server import SelectLimits
+from thanostack.lib.tenancy.rule import TenantRule
+from thanostack.query.discovery import EndpointSpec, Resolver, parse_endpoints
+from thanostack.query.endpoint_set import EndpointCollector, EndpointSet, EndpointTimes
+from thanostack.query.endpoints import LocalEndpoint
+from thanostack.query.fan_out import FanOut
+from thanostack.query.grpc_api import QueryServicer
+from thanostack.query.http_api import APIOptions, QueryAPI
+from thanostack.query.metrics import QueryMetrics
+from thanostack.query.service import QueryService, ServiceOptions
+from thanostack.query.settings import QuerySettings
+from thanostack.query.status import StatusPages
+from thanostack.runtime.grpc_call import Handlers
+from thanostack.runtime.grpc_metrics import GrpcMetrics
+from thanostack.runtime.grpc_server import GrpcOptions, GrpcServer
+from thanostack.runtime.http_common import common_routes
+from thanostack.runtime.http_server import HTTPServer, listen
+from thanostack.runtime.metrics import HTTPMetrics
+from thanostack.runtime.process import Process
+from thanostack.web.pages import mount_page
+
+_FIRST_DISCOVERY_MAX_S: Final = 30.0
+
+
+async def start(settings: QuerySettings, process: Process) -> None:
+    """Build the querier and return when it serves."""
+    http_socket = listen(settings.http_address, "http-address")
+    grpc_socket = listen(settings.grpc_address, "grpc-address")
+    querier = Querier(settings, process)
+    pages = HTTPServer(querier.pages(), http_socket, grace_s=settings.http_grace_period / 1000)
+    process.supervisor.task("http", pages.serve())
+    process.supervisor.drain("http", pages.stop)
+    await querier.serve_grpc(grpc_socket)
+    await querier.discover()
+    process.log.info(
+        "serving", http=pages.port, grpc=querier.grpc_port, endpoints=querier.n_endpoints
+    )
+    process.probes.set_ready()
+
+
+class Querier:
+    """The parts of one querier, without its HTTP port; `standalone` builds on it too.
+
+    Args:
+        settings: of query.
+        process: that it lives in.
+        local: endpoints of the same process.
+        http_metrics: that the process already has; the querier's own by default.
+    """
+
+    def __init__(
+        self,
+        settings: QuerySettings,
+        process: Process,
+        *,
+        local: Sequence[LocalEndpoint] = (),
+        http_metrics: HTTPMetrics | None = None,
+    ) -> None:
+        self._settings, self._process = settings, process
+        self._grpc: GrpcServer | None = None
+        self._loop = asyncio.get_running_loop()
+        self._metrics = QueryMetrics(process.registry, http_metrics)
+        self._metrics.queries_max.set(settings.query_max_concurrent)
+        resolver = Resolver(
+            system=settings.store_sd_dns_resolver == "golang",
+            metrics=self._metrics,
+            log=process.log,
+        )
+        self._specs = _configured(settings, process)
+        self._endpoints = EndpointSet(
+            lambda: resolver.resolve(self._specs()),
+            times=_times(settings),
+            local=local,
+            clock=process.clock,
+            log=process.log,
+        )
+        EndpointCollector(self._endpoints, settings.query_conn_metric_label, process.registry)
+        self._selector: Labels = tuple(
+            sorted((n.encode(), v.encode()) for n, v in settings.selector_labels.items())
+        )
+        self._fan_out = FanOut(
+            self._endpoints.stores, selector_labels=self._selector, metrics=self._metrics
+        )
+        self._options = service_options(settings)
+        self._pool = ThreadPoolExecutor(settings.query_max_concurrent, thread_name_prefix="query")
+
+    @property
+    def n_endpoints(self) -> int:
+        """Return how many endpoints are listed."""
+        return len(self._endpoints.statuses())
+
+    def api(self) -> QueryAPI:
+        """Return the HTTP API; its `router` goes into the application of the port."""
+        settings, process = self._settings, self._process
+        service = QueryService(
+            Engine(engine_options(settings)),
+            self._fan_out,
+            self._loop,
+            self._options,
+            ParserOptions(enable_experimental_functions=settings.experimental_functions),
+        )
+        return QueryAPI(
+            service,
+            self._endpoints,
+            self._pool,
+            options=api_options(settings),
+            tenants=TenantRule(
+                settings.query_tenant_header, Tenant(settings.query_default_tenant_id)
+            ),
+            pages=StatusPages(
+                settings.effective(), process.clock.now_ms(), settings.query_max_concurrent
+            ),
+            metrics=self._metrics,
+            process=process,
+        )
+
+    def pages(self) -> FastAPI:
+        """Return the application of the HTTP port."""
+        pages = FastAPI(title="thanostack query", docs_url=None, redoc_url=None)
+        pages.include_router(common_routes(self._process.probes, self._process.registry))
+        pages.include_router(self.api().router())
+        mount_page(pages, self._settings.route_prefix)
+        return pages
+
+    def handlers(self) -> Handlers:
+        """Return the gRPC methods by full name."""
+        limits = SelectLimits(
+            self._settings.store_limits_request_series, self._settings.store_limits_request_samples
+        )
+        servicer = QueryServicer(
+            self._fan_out,
+            self._endpoints,
+            self._loop,
+            options=self._options,
+            limits=limits,
+            selector_labels=self._selector,
+        )
+        return servicer.handlers()
+
+    async def serve_grpc(self, address: Any) -> None:
+        """Serve gRPC on a bound socket, with health that follows readiness."""
+        self._grpc = GrpcServer(
+            address,
+            self.handlers(),
+            log=self._process.log,
+            options=GrpcOptions(
+                connection_age_s=self._settings.grpc_server_max_connection_age / 1000
+            ),
+            observe=GrpcMetrics(self._process.registry).observe,
+        )
+        await self._grpc.start()
+        self._process.probes.watch(self._grpc.set_serving)
+        self._process.supervisor.drain("grpc", self._stop_grpc)
+
+    @property
+    def grpc_port(self) -> int:
+        """Return the gRPC port, once it is served."""
+        assert self._grpc is not None
+        return self._grpc.port
+
+    async def discover(self) -> None:
+        """Begin discovery and wait for its first round, within bounds."""
+        self._process.supervisor.release("endpoints", self._close)
+        self._process.supervisor.task("endpoints", self._endpoints.run())
+        limit_s = self._settings.store_response_timeout / 1000 or _FIRST_DISCOVERY_MAX_S
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._endpoints.is_discovered.wait()
+        except TimeoutError:
+            self._process.log.warning("first discovery takes long, serving without it")
+
+    async def _stop_grpc(self) -> None:
+        assert self._grpc is not None
+        await self._grpc.stop(self._settings.grpc_grace_period / 1000)
+
+    async def _close(self) -> None:
+        await self._endpoints.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _times(settings: QuerySettings) -> EndpointTimes:
+    return EndpointTimes(
+        settings.endpoint_info_timeout / 1000,
+        settings.store_unhealthy_timeout / 1000,
+        settings.store_sd_dns_interval / 1000,
+    )
+
+
+def _configured(
+    settings: QuerySettings, process: Process
+) -> Callable[[], tuple[EndpointSpec, ...]]:
+    """Return a function that gives the configured endpoints, the file read again when it is time.
+
+    Raises:
+        SettingsInvalid: if the endpoint file is wrong at the start.
+    """
+    fixed = [
+        *(EndpointSpec(address) for address in (*settings.endpoint, *settings.store)),
+        *(EndpointSpec(address, strict=True) for address in settings.endpoint_strict),
+        *(EndpointSpec(address, group=True) for address in settings.endpoint_group),
+        *(
+            EndpointSpec(address, strict=True, group=True)
+            for address in settings.endpoint_group_strict
+        ),
+    ]
+    if settings.endpoint_sd_config:
+        fixed += parse_endpoints(settings.endpoint_sd_config, "endpoint.sd-config")
+    if not settings.endpoint_sd_config_file:
+        return lambda: tuple(fixed)
+    path = Path(settings.endpoint_sd_config_file)
+    listed = _read_endpoints(path)
+    read_s = process.clock.monotonic_s()
+
+    def configured() -> tuple[EndpointSpec, ...]:
+        nonlocal listed, read_s
+        now_s = process.clock.monotonic_s()
+        if now_s - read_s >= settings.endpoint_sd_config_reload_interval / 1000:
+            read_s = now_s
+            try:
+                listed = _read_endpoints(path)
+            except SettingsInvalid as error:
+                process.log.warning("endpoint file is wrong, keeping the last one", err=error)
+        return (*fixed, *listed)
+
+    return configured
+
+
+def _read_endpoints(path: Path) -> tuple[EndpointSpec, ...]:
+    flag = "endpoint.sd-config-file"
+    try:
+        return parse_endpoints(path.read_text(encoding="utf-8"), flag)
+    except OSError as error:
+        raise SettingsInvalid(f"--{flag}: cannot read {path}: {error}") from error
+
+
+def engine_options(settings: QuerySettings) -> EngineOptions:
+    """Return what settings say about evaluation."""
+    return EngineOptions(
+        lookback_ms=settings.query_lookback_delta or 5 * MINUTE_MS,
+        default_step_ms=settings.query_default_evaluation_interval,
+        bytes_max=settings.query_bytes_max,
+        samples_max=settings.query_samples_max or None,
+    )
+
+
+def service_options(settings: QuerySettings) -> ServiceOptions:
+    """Return what settings say about all requests."""
+    return ServiceOptions(
+        timeout_s=settings.query_timeout / 1000,
+        lookback_ms=settings.query_lookback_delta or 5 * MINUTE_MS,
+        dynamic_lookback=settings.query_dynamic_lookback_delta,
+        dedup=DedupMode(settings.deduplication_func),
+        response_timeout_s=settings.store_response_timeout / 1000,
+        fetched_bytes_max=settings.query_fetched_bytes_max,
+        batch_size=settings.query_response_batch_size,
+        enforced_label=settings.query_tenant_label_name if settings.query_enforce_tenancy else "",
+        stack_id=settings.stack_id or uuid.uuid4().hex,
+    )
+
+
+def api_options(settings: QuerySettings) -> APIOptions:
+    """Return the defaults of parameters."""
+    return APIOptions(
+        replica_labels=settings.query_replica_label,
+        partial_response=settings.query_partial_response,
+        auto_downsampling=settings.query_auto_downsampling,
+        instant_resolution_ms=settings.query_instant_default_max_source_resolution,
+        default_step_ms=settings.query_default_step,
+        metadata_range_ms=settings.query_metadata_default_time_range,
+        cors=not settings.web_disable_cors,
+        prefix=settings.route_prefix,
+    )

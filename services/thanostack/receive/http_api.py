@@ -1,0 +1,247 @@
+"""Remote write over HTTP: a raw ASGI callable, with the few other pages behind it.
+
+    POST /api/v1/receive   POST /api/v1/write     the write path
+    anything else                                 the application behind
+
+| what | 1.0 | 2.0 |
+|---|---|---|
+| stored, or an exact duplicate | 200 | 200 |
+| malformed, bad tenant, bad replica | 400 | 400 |
+| samples refused; the others are stored | 409 | 400 |
+| a type or encoding that remote write does not have | not looked at | 415 |
+| too large | 413 | 413 |
+| bounds of a tenant; bytes in flight; not ready, disk full, quarantined | 429; 503 | 429; 503 |
+
+429 and 503 carry `Retry-After`. 2.0 answers with the `…-Written` headers, counting what is stored.
+
+No framework is in the way: its routing and request objects cost more than the write itself. What a
+sender can make us hold is bounded: the compressed body while it is read, its declared length before
+memory is taken, and all bodies together.
+
+Source: Thanos `pkg/receive/handler.go`; Prometheus remote-write specifications 1.0 and 2.0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from thanostack.lib.foundation.errors import (
+    InvalidInput,
+    NotReady,
+    ThanostackError,
+)
+from thanostack.lib.foundation.ids import Tenant
+from thanostack.lib.model.label_runs import Uint8Array
+from thanostack.lib.remotewrite.negotiation import (
+    UnsupportedMedia,
+    Version,
+    check_shape,
+    negotiate,
+)
+from thanostack.lib.remotewrite.snappy_body import BodyBuffers, checked_length, decode_into
+from thanostack.lib.tenancy.rule import TenantRule
+from thanostack.receive.metrics import ReceiveMetrics
+from thanostack.receive.request_body import (
+    BodyLimits,
+    ClientGone,
+    HeldBytes,
+    InflightBytes,
+    read_body,
+)
+from thanostack.receive.service import INLINE_BYTES_MAX, Outcome, WriteService
+from thanostack.runtime.error_mapping import error_text, remote_write_status, retry_after_s
+from thanostack.runtime.http_common import (
+    ASGI,
+    Answer,
+    Receive,
+    Scope,
+    Send,
+    send_answer,
+)
+from thanostack.runtime.logs import Logger
+from thanostack.runtime.probes import Probes
+
+WRITE_PATHS: Final = frozenset({"/api/v1/receive", "/api/v1/write"})
+_SUCCESS: Final = Answer(200)
+_METHOD_NOT_ALLOWED: Final = Answer(
+    405, b"Method Not Allowed\n", headers=((b"allow", b"OPTIONS, POST"),)
+)
+_NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """How requests are taken.
+
+    Args:
+        rule: finds the tenant.
+        limits: what one sender may make us hold.
+        replica_header: must be a number where given.
+    """
+
+    rule: TenantRule
+    limits: BodyLimits
+    replica_header: str = "THANOS-REPLICA"
+
+
+class WriteAPI:
+    """The write port's ASGI application.
+
+    Args:
+        service: does the writing.
+        options: how requests are taken.
+        metrics: told about every request.
+        probes: while not ready, writes are answered 503.
+        log: told about failures of ours.
+        pages: answers every other path.
+    """
+
+    def __init__(
+        self,
+        service: WriteService,
+        options: WriteOptions,
+        *,
+        metrics: ReceiveMetrics,
+        probes: Probes,
+        log: Logger,
+        pages: ASGI,
+    ) -> None:
+        self._service, self._rule, self._limits = service, options.rule, options.limits
+        self._replica_header = options.replica_header.lower().encode()
+        self._metrics, self._probes, self._log, self._pages = metrics, probes, log, pages
+        self._inflight = InflightBytes(options.limits.inflight_bytes_max)
+        self._buffers = BodyBuffers()
+        self._pending = 0
+        metrics.pending.set_function(lambda: self._pending)
+        metrics.inflight_bytes.set_function(lambda: self._inflight.held)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http" or scope["path"] not in WRITE_PATHS:
+            await self._pages(scope, receive, send)
+        elif scope["method"] != "POST":
+            await send_answer(send, _METHOD_NOT_ALLOWED)
+        else:
+            self._pending += 1
+            try:
+                await self._write(dict(scope["headers"]), receive, send)
+            finally:
+                self._pending -= 1
+
+    async def _write(self, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        request = _Request(headers)
+        held = HeldBytes(self._inflight)
+        try:
+            outcome = await self._take(request, receive, held)
+            answer = answer_of(outcome, request.version)
+            self._metrics.observe(outcome, answer.status)
+            if answer.status >= 500:
+                self._log_failure(request, outcome.error())
+        except ClientGone:
+            return
+        except ThanostackError as error:
+            answer = failure_of(error, request.version)
+        except Exception as error:
+            answer = failure_of(error, request.version)
+            self._log_failure(request, error)
+        finally:
+            held.release()
+        await send_answer(send, answer)
+        self._metrics.http.bound("receive", "post", request.tenant, answer.status).observe(
+            time.perf_counter() - started, request.received_bytes, len(answer.body)
+        )
+
+    async def _take(self, request: _Request, receive: Receive, held: HeldBytes) -> Outcome:
+        if not self._probes.is_ready:
+            raise NotReady(f"not ready: {self._probes.reason}")
+        request.tenant = self._rule.tenant_of(request.headers)
+        request.version = negotiate(request.headers)
+        self._check_replica(request.headers)
+        declared = int(request.headers.get(b"content-length", b"0"))
+        block = await read_body(receive, declared, self._limits, held)
+        request.received_bytes = len(block)
+        length = checked_length(block, self._limits.decoded_bytes_max)
+        held.add(length)
+        buffer = self._buffers.take(length)
+        await self._decode(block, buffer, length)
+        if length:
+            check_shape(int(buffer[0]), request.version)
+        outcome = await self._service.write(request.tenant, buffer[:length], request.version)
+        # Only now: after an exception storage might still read it, and a lost buffer costs little.
+        self._buffers.give_back(buffer)
+        return outcome
+
+    async def _decode(self, block: bytes | bytearray, buffer: Uint8Array, length: int) -> None:
+        if length <= INLINE_BYTES_MAX:
+            decode_into(block, buffer, length)
+        else:
+            await asyncio.to_thread(decode_into, block, buffer, length)
+
+    def _check_replica(self, headers: Mapping[bytes, bytes]) -> None:
+        # Upstream: an ingestor parses the number and then ignores it.
+        value = headers.get(self._replica_header)
+        if value and not value.isdigit():
+            raise InvalidInput("could not parse replica header")
+
+    def _log_failure(self, request: _Request, error: Exception | None) -> None:
+        is_bug = not isinstance(error, ThanostackError)
+        self._log.error(
+            "write went wrong",
+            tenant=request.tenant,
+            err=error,
+            exc_info=error if is_bug and error is not None else None,
+        )
+
+
+class _Request:
+    """What is known about a request so far."""
+
+    __slots__ = ("headers", "received_bytes", "tenant", "version")
+
+    def __init__(self, headers: Mapping[bytes, bytes]) -> None:
+        self.headers = headers
+        self.received_bytes = 0
+        self.tenant = Tenant("")
+        self.version: Version = 1
+
+
+def answer_of(outcome: Outcome, version: Version) -> Answer:
+    """Return the answer to a request that reached storage."""
+    error = outcome.error()
+    if version == 1:
+        return _SUCCESS if error is None else failure_of(error, version)
+    written = _written_headers(outcome)
+    if error is None:
+        return Answer(200, headers=written)
+    failure = failure_of(error, version)
+    return Answer(failure.status, failure.body, headers=failure.headers + written)
+
+
+def _written_headers(outcome: Outcome) -> tuple[tuple[bytes, bytes], ...]:
+    """Count what is stored; results count histograms as seen, and refused where they are not."""
+    results = outcome.results
+    counts = {
+        b"samples": sum(result.stored + result.duplicates for result in results),
+        b"histograms": sum(r.histograms - r.rejected.get("histogram", 0) for r in results),
+        # Exemplars are not stored yet, whatever was seen.
+        b"exemplars": 0,
+    }
+    return tuple(
+        (b"x-prometheus-remote-write-%s-written" % kind, b"%d" % count)
+        for kind, count in counts.items()
+    )
+
+
+def failure_of(error: Exception, version: Version) -> Answer:
+    """Return the answer to a request that could not be carried out, or not wholly."""
+    status = 415 if isinstance(error, UnsupportedMedia) else remote_write_status(error, version)
+    headers: tuple[tuple[bytes, bytes], ...] = (_NO_SNIFF,)
+    seconds = retry_after_s(error)
+    if seconds is not None:
+        headers += ((b"retry-after", b"%d" % seconds),)
+    return Answer(status, error_text(error).encode(errors="replace") + b"\n", headers=headers)

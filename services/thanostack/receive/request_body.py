@@ -1,0 +1,140 @@
+"""Reading a write request's body within bounds.
+
+    one body            compressed size, declared or as it arrives          → 413
+    one slow sender     time until the body is complete                     → 400
+    all bodies at once  bytes that have arrived, and those decoded from them → 503, come back
+
+Only bytes that are really here are counted against all: a sender that declares much and sends
+nothing takes nothing from the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from thanostack.lib.foundation.errors import InvalidInput, LimitExceeded, Unavailable
+from thanostack.runtime.http_common import Message, Receive
+
+_BUSY_RETRY_S: Final = 1
+
+
+class ClientGone(Exception):  # noqa: N818 - nobody reports it
+    """The sender went away before its body was complete."""
+
+
+@dataclass(frozen=True)
+class BodyLimits:
+    """What one sender may make us hold.
+
+    Args:
+        decoded_bytes_max: of one body once decompressed; 0 is no limit.
+        inflight_bytes_max: of all bodies together.
+        arrival_max_s: for a body that does not come in one piece.
+    """
+
+    decoded_bytes_max: int
+    inflight_bytes_max: int
+    arrival_max_s: float = 60.0
+
+    @property
+    def compressed_bytes_max(self) -> int:
+        """Return the most bytes that a body may have while it is read."""
+        if not self.decoded_bytes_max:
+            return self.inflight_bytes_max
+        # Source: snappy's bound for what does not compress.
+        return 32 + self.decoded_bytes_max + self.decoded_bytes_max // 6
+
+    def check_size(self, size: int) -> None:
+        """Raise LimitExceeded for more compressed bytes than one body may have."""
+        if size > self.compressed_bytes_max:
+            raise LimitExceeded("size_bytes_limit", self.compressed_bytes_max, size)
+
+
+class InflightBytes:
+    """How many bytes of requests are held; used from the event loop only.
+
+    Args:
+        limit: beyond it a request is refused, unless it is the only one.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.held = 0
+
+    def enter(self, n_bytes: int, *, alone: bool) -> None:
+        """Take bytes.
+
+        Raises:
+            Unavailable: if others hold too many.
+        """
+        if self.held + n_bytes > self._limit and not alone:
+            raise Unavailable("too many bytes of write requests in flight", _BUSY_RETRY_S)
+        self.held += n_bytes
+
+
+class HeldBytes:
+    """The bytes that one request holds, counted against all."""
+
+    __slots__ = ("_all", "_bytes")
+
+    def __init__(self, everything: InflightBytes) -> None:
+        self._all, self._bytes = everything, 0
+
+    def add(self, n_bytes: int) -> None:
+        """Hold more; raises Unavailable if others hold too many."""
+        self._all.enter(n_bytes, alone=self._all.held == self._bytes)
+        self._bytes += n_bytes
+
+    def release(self) -> None:
+        """Hold nothing any more."""
+        self._all.held -= self._bytes
+        self._bytes = 0
+
+
+async def read_body(
+    receive: Receive, declared: int, limits: BodyLimits, held: HeldBytes
+) -> bytes | bytearray:
+    """Return the compressed body of a request.
+
+    Args:
+        receive: of ASGI.
+        declared: the content length, 0 if there is none.
+        limits: see `BodyLimits`.
+        held: grows with what arrives.
+
+    Raises:
+        LimitExceeded: if the body is, or says that it is, too large.
+        Unavailable: if all bodies together are.
+        InvalidInput: if it takes too long to arrive.
+        ClientGone: if it never will.
+    """
+    limits.check_size(declared)
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        body: bytes = message.get("body", b"")
+        limits.check_size(len(body))
+        held.add(len(body))
+        return body
+    try:
+        async with asyncio.timeout(limits.arrival_max_s):
+            return await _read_parts(message, receive, limits, held)
+    except TimeoutError as error:
+        raise InvalidInput(f"the body did not arrive within {limits.arrival_max_s:g} s") from error
+
+
+async def _read_parts(
+    message: Message, receive: Receive, limits: BodyLimits, held: HeldBytes
+) -> bytearray:
+    body = bytearray()
+    while True:
+        if message["type"] != "http.request":
+            raise ClientGone
+        part = message.get("body", b"")
+        body += part
+        limits.check_size(len(body))
+        held.add(len(part))
+        if not message.get("more_body"):
+            return body
+        message = await receive()

@@ -1,0 +1,476 @@
+"""Every flag of `thanos receive` v0.42.4, and what it does here.
+
+One class is split by subject into mixins; `ReceiveSettings` is all of them. Where upstream lets one
+bad client hurt the others, flags of ours bound it: decoded size of a request, bytes of requests in
+flight, and timestamps far in the future.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import field_validator, model_validator
+
+from thanostack.lib.foundation.errors import InvalidTenant
+from thanostack.lib.foundation.units import DurationMs
+from thanostack.lib.tenancy.names import checked_tenant
+from thanostack.runtime.label_flags import parse_labels
+from thanostack.runtime.settings import (
+    ByteSize,
+    GoDuration,
+    ModelDuration,
+    Unsigned,
+    accepted,
+    flag,
+    ours,
+    refused,
+)
+from thanostack.runtime.shared_flags import (
+    NO_TLS,
+    GRPCServerFlags,
+    HTTPServerFlags,
+    LogAndTracingFlags,
+    ObjectStoreFlags,
+    RequestLoggingFlags,
+    StoreLimitFlags,
+    TLSVersion,
+)
+
+_NO_FORWARDING = "this version stores what it is sent and forwards nothing"
+_NO_UPLOAD = "blocks are not uploaded yet"
+_NO_ROUTING = (
+    "routing by hashring is not offered yet: leave it out to run as an ingestor, and keep routers "
+    "on Thanos; they may write to this program"
+)
+_NO_OTLP = "OTLP is not offered yet; /api/v1/otlp answers 404"
+_NO_RELABEL = (
+    "relabeling of writes is not offered yet: relabel in the sender (write_relabel_configs)"
+)
+_NO_LIMITS = (
+    "the limits file is not offered yet: --receive.request-bytes-max and "
+    "--receive.inflight-bytes-max bound requests of every tenant"
+)
+_TLS_OFF = "TLS is not offered yet, so its parameters have nothing to act on"
+
+
+class RemoteWriteServerFlags(LogAndTracingFlags):
+    """The port that senders write to."""
+
+    remote_write_address: str = flag(
+        "remote-write.address", "0.0.0.0:19291", "Address for remote write: host:port or :port."
+    )
+    remote_write_server_tls_cert: str = refused(
+        "remote-write.server-tls-cert", "", "Certificate of the write port.", hint=NO_TLS
+    )
+    remote_write_server_tls_key: str = refused(
+        "remote-write.server-tls-key", "", "Key of the write port.", hint=NO_TLS
+    )
+    remote_write_server_tls_client_ca: str = refused(
+        "remote-write.server-tls-client-ca", "", "CA of senders' certificates.", hint=NO_TLS
+    )
+    remote_write_server_tls_min_version: TLSVersion = accepted(
+        "remote-write.server-tls-min-version", "1.3", "Least TLS version.", reason=_TLS_OFF
+    )
+    remote_write_server_tls_ciphers: tuple[str, ...] = accepted(
+        "remote-write.server-tls-ciphers", (), "TLS cipher suites.", reason=_TLS_OFF
+    )
+    remote_write_server_tls_curves: tuple[str, ...] = accepted(
+        "remote-write.server-tls-curves", (), "TLS curves.", reason=_TLS_OFF
+    )
+    receive_request_bytes_max: ByteSize = ours(
+        "receive.request-bytes-max",
+        "32MiB",
+        "Largest write request once decompressed; larger ones are answered 413. The length that a "
+        "body declares is checked before memory is taken. 0 is no limit of ours.",
+    )
+    receive_inflight_bytes_max: ByteSize = ours(
+        "receive.inflight-bytes-max",
+        "512MiB",
+        "Most bytes of write requests held at once; beyond it writers are told to come back (503).",
+    )
+
+
+class RoutingFlags(LogAndTracingFlags):
+    """What a router would do: refused where it would lose data, else without effect."""
+
+    receive_hashrings_file: str = refused(
+        "receive.hashrings-file", "", "File with the hashrings, watched.", hint=_NO_ROUTING
+    )
+    receive_hashrings: str = refused(
+        "receive.hashrings", "", "Text of the hashrings.", hint=_NO_ROUTING
+    )
+    receive_hashrings_algorithm: Literal["hashmod", "ketama"] = accepted(
+        "receive.hashrings-algorithm", "hashmod", "How series are placed.", reason=_NO_FORWARDING
+    )
+    receive_hashrings_file_refresh_interval: ModelDuration = accepted(
+        "receive.hashrings-file-refresh-interval",
+        "5m",
+        "How often the file is read anew.",
+        reason=_NO_FORWARDING,
+    )
+    receive_local_endpoint: str = accepted(
+        "receive.local-endpoint",
+        "",
+        "This node's name in the hashring.",
+        reason="without a hashring it names this node to nobody; it is an ingestor, as upstream",
+    )
+    receive_forward_async_workers: Unsigned = accepted(
+        "receive.forward.async-workers", "5", "Concurrent forwards a peer.", reason=_NO_FORWARDING
+    )
+    receive_grpc_compression: Literal["snappy", "none"] = accepted(
+        "receive.grpc-compression", "snappy", "Compression of forwards.", reason=_NO_FORWARDING
+    )
+    receive_replication_factor: Unsigned = accepted(
+        "receive.replication-factor",
+        "1",
+        "How many copies are written.",
+        reason="copies are made where writes are routed; it is shown as a metric",
+    )
+    receive_replication_protocol: Literal["protobuf", "capnproto"] = refused(
+        "receive.replication-protocol",
+        "protobuf",
+        "Protocol between receivers.",
+        hint="only protobuf is offered; set the routers to protobuf as well",
+    )
+    receive_capnproto_address: str = accepted(
+        "receive.capnproto-address",
+        "0.0.0.0:19391",
+        "Address for Cap'n Proto.",
+        reason="Cap'n Proto is not offered; receivers talk protobuf over gRPC",
+    )
+    receive_grpc_service_config: str = accepted(
+        "receive.grpc-service-config", "", "gRPC client settings.", reason=_NO_FORWARDING
+    )
+    receive_forward_timeout: ModelDuration = accepted(
+        "receive-forward-timeout", "5s", "Timeout of a forward.", reason=_NO_FORWARDING, hidden=True
+    )
+    receive_forward_max_backoff: ModelDuration = accepted(
+        "receive-forward-max-backoff",
+        "5s",
+        "Longest pause after a failed forward.",
+        reason=_NO_FORWARDING,
+        hidden=True,
+    )
+    receive_artificial_max_delay: ModelDuration = accepted(
+        "receive.artificial-max-delay",
+        "0s",
+        "Delay of the second peer, for tests.",
+        reason=_NO_FORWARDING,
+        hidden=True,
+    )
+    receive_relabel_config_file: str = refused(
+        "receive.relabel-config-file", "", "File with relabel rules.", hint=_NO_RELABEL
+    )
+    receive_relabel_config: str = refused(
+        "receive.relabel-config", "", "Text of relabel rules.", hint=_NO_RELABEL
+    )
+    receive_limits_config_file: str = refused(
+        "receive.limits-config-file", "", "File with write limits.", hint=_NO_LIMITS, hidden=True
+    )
+    receive_limits_config: str = refused(
+        "receive.limits-config", "", "Text of write limits.", hint=_NO_LIMITS, hidden=True
+    )
+    receive_limits_config_reload_timer: GoDuration = accepted(
+        "receive.limits-config-reload-timer",
+        "1s",
+        "Least time between reloads of the limits.",
+        reason="there is no limits file yet",
+        hidden=True,
+    )
+
+
+class ForwardingTLSFlags(LogAndTracingFlags):
+    """TLS towards other receivers."""
+
+    remote_write_client_tls_cert: str = accepted(
+        "remote-write.client-tls-cert", "", "Certificate for forwards.", reason=_NO_FORWARDING
+    )
+    remote_write_client_tls_key: str = accepted(
+        "remote-write.client-tls-key", "", "Key for forwards.", reason=_NO_FORWARDING
+    )
+    remote_write_client_tls_secure: bool = accepted(
+        "remote-write.client-tls-secure", "false", "TLS for forwards.", reason=_NO_FORWARDING
+    )
+    remote_write_client_tls_skip_verify: bool = accepted(
+        "remote-write.client-tls-skip-verify",
+        "false",
+        "Do not verify receivers' certificates.",
+        reason=_NO_FORWARDING,
+    )
+    remote_write_client_tls_ca: str = accepted(
+        "remote-write.client-tls-ca", "", "CA of other receivers.", reason=_NO_FORWARDING
+    )
+    remote_write_client_server_name: str = accepted(
+        "remote-write.client-server-name", "", "Name to verify.", reason=_NO_FORWARDING
+    )
+    remote_write_client_tls_min_version: TLSVersion = accepted(
+        "remote-write.client-tls-min-version", "1.3", "Least TLS version.", reason=_NO_FORWARDING
+    )
+
+
+class TenancyFlags(LogAndTracingFlags):
+    """Whose data a request is."""
+
+    label: tuple[str, ...] = flag(
+        "label",
+        (),
+        'External label announced with all data, name="value"; at least one, repeatable, and '
+        "unique for each replica.",
+        placeholder='key="value"',
+    )
+    receive_tenant_header: str = flag(
+        "receive.tenant-header", "THANOS-TENANT", "HTTP header that names the tenant."
+    )
+    receive_tenant_certificate_field: Literal[
+        "", "organization", "organizationalUnit", "commonName"
+    ] = refused(
+        "receive.tenant-certificate-field",
+        "",
+        "Field of the client's certificate that names the tenant.",
+        hint="it needs TLS, which is not offered yet: use --receive.tenant-header",
+    )
+    receive_default_tenant_id: str = flag(
+        "receive.default-tenant-id", "default-tenant", "Tenant of requests that name none."
+    )
+    receive_split_tenant_label_name: str = flag(
+        "receive.split-tenant-label-name",
+        "",
+        "Label whose value is the tenant of a series; it is removed, and goes before the header.",
+    )
+    receive_tenant_label_name: str = flag(
+        "receive.tenant-label-name", "tenant_id", "External label that announces the tenant."
+    )
+    receive_replica_header: str = flag(
+        "receive.replica-header",
+        "THANOS-REPLICA",
+        "HTTP header with the replica's number; an ingestor checks that it is a number.",
+    )
+
+    @field_validator("label")
+    @classmethod
+    def _labels_parse(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        parse_labels(value)
+        return value
+
+    @field_validator("receive_default_tenant_id")
+    @classmethod
+    def _default_tenant_is_a_name(cls, value: str) -> str:
+        try:
+            return checked_tenant(value)
+        except InvalidTenant as error:
+            raise ValueError(str(error)) from error
+
+    @model_validator(mode="after")
+    def _labels_identify(self) -> Self:
+        if not self.label:
+            raise ValueError(
+                "no external labels configured for receive: give at least one --label that is "
+                "unique for each replica, such as --label 'receive_replica=\"0\"'"
+            )
+        if self.receive_tenant_label_name in self.external_labels:
+            raise ValueError(
+                f"--label {self.receive_tenant_label_name} is also the label that announces "
+                "tenants; choose another name with --receive.tenant-label-name"
+            )
+        return self
+
+    @property
+    def external_labels(self) -> dict[str, str]:
+        """Return the external labels by name."""
+        return parse_labels(self.label)
+
+
+class TSDBFlags(LogAndTracingFlags):
+    """Storage; every value holds for each tenant by itself."""
+
+    tsdb_path: Path = flag("tsdb.path", "./data", "Data folder, with one folder a tenant.")
+    tsdb_retention: ModelDuration = flag(
+        "tsdb.retention", "15d", "How long samples are kept here; 0d is for ever."
+    )
+    tsdb_max_retention_bytes: ByteSize = flag(
+        "tsdb.max-retention-bytes",
+        "0",
+        "Most bytes of blocks kept a tenant, such as 512MB (powers of 1024); 0 is no limit.",
+    )
+    tsdb_min_block_duration: ModelDuration = flag(
+        "tsdb.min-block-duration", "2h", "Shortest block.", hidden=True
+    )
+    tsdb_max_block_duration: ModelDuration = flag(
+        "tsdb.max-block-duration", "2h", "Longest block.", hidden=True
+    )
+    tsdb_too_far_in_future_time_window: ModelDuration = flag(
+        "tsdb.too-far-in-future.time-window",
+        "0s",
+        "Samples further ahead of this node's clock are out of bounds; 0s leaves the bound to "
+        "--receive.future-bound.",
+    )
+    receive_future_bound: ModelDuration = ours(
+        "receive.future-bound",
+        "1d",
+        "Bound that holds while --tsdb.too-far-in-future.time-window is 0s: one sample in the far "
+        "future would shut out all later ones of its series. 0s is no bound.",
+    )
+    tsdb_out_of_order_time_window: ModelDuration = refused(
+        "tsdb.out-of-order.time-window",
+        "0s",
+        "How late samples may come.",
+        hint="out-of-order ingestion is not offered yet: leave it out; late samples get 409",
+    )
+    tsdb_out_of_order_cap_max: int = accepted(
+        "tsdb.out-of-order.cap-max",
+        "0",
+        "Samples of an out-of-order chunk.",
+        reason="out-of-order ingestion is not offered yet",
+    )
+    tsdb_allow_overlapping_blocks: bool = accepted(
+        "tsdb.allow-overlapping-blocks",
+        "false",
+        "Allow overlapping blocks.",
+        reason="overlapping blocks are always read, as upstream",
+    )
+    tsdb_wal_compression: bool = flag("tsdb.wal-compression", "true", "Compress the WAL (snappy).")
+    tsdb_wal_fsync: Literal["segment", "interval", "always"] = ours(
+        "tsdb.wal-fsync",
+        "segment",
+        "When the WAL is forced to disk: at the end of a segment (as upstream; survives a killed "
+        "process), at intervals, or before every acknowledgement (survives power loss).",
+    )
+    tsdb_no_lockfile: bool = flag(
+        "tsdb.no-lockfile", "false", "Do not take the lock file of a tenant's folder."
+    )
+    tsdb_head_expanded_postings_cache_size: Unsigned = accepted(
+        "tsdb.head.expanded-postings-cache-size",
+        "0",
+        "Bytes of a cache of postings of the head.",
+        reason="postings are kept ready to read; there is no such cache",
+    )
+    tsdb_block_expanded_postings_cache_size: Unsigned = accepted(
+        "tsdb.block.expanded-postings-cache-size",
+        "0",
+        "Bytes of a cache of postings of blocks.",
+        reason="postings are kept ready to read; there is no such cache",
+    )
+    tsdb_max_exemplars: int = refused(
+        "tsdb.max-exemplars",
+        "0",
+        "Exemplars kept a tenant.",
+        hint="exemplars are not stored yet: leave it at 0; they are accepted and dropped",
+    )
+    tsdb_enable_native_histograms: bool = accepted(
+        "tsdb.enable-native-histograms",
+        "true",
+        "Take native histograms.",
+        reason="the flag does nothing, as upstream",
+    )
+    tsdb_write_queue_size: int = accepted(
+        "tsdb.write-queue-size",
+        "0",
+        "Queue before chunk files.",
+        reason="chunks are written by the head itself, without a queue",
+        hidden=True,
+    )
+    tsdb_memory_snapshot_on_shutdown: bool = accepted(
+        "tsdb.memory-snapshot-on-shutdown",
+        "false",
+        "Write a snapshot of the head when stopping.",
+        reason="the WAL is replayed instead",
+        hidden=True,
+    )
+    writer_intern: bool = accepted(
+        "writer.intern",
+        "false",
+        "Intern strings.",
+        reason="labels are stored once as bytes",
+        hidden=True,
+    )
+
+    @model_validator(mode="after")
+    def _block_durations(self) -> Self:
+        if not 0 < self.tsdb_min_block_duration <= self.tsdb_max_block_duration:
+            raise ValueError(
+                "--tsdb.min-block-duration must be above 0 and not above --tsdb.max-block-duration"
+            )
+        return self
+
+    @property
+    def too_far_in_future_ms(self) -> DurationMs:
+        """Return the bound that is in force, ms; 0 is none."""
+        return DurationMs(self.tsdb_too_far_in_future_time_window or self.receive_future_bound)
+
+
+class UploadAndReadFlags(LogAndTracingFlags):
+    """Uploading blocks, OTLP and the read side."""
+
+    hash_func: Literal["", "SHA256"] = accepted(
+        "hash-func", "", "Hash function for uploaded files.", reason=_NO_UPLOAD
+    )
+    shipper_upload_concurrency: Unsigned = accepted(
+        "shipper.upload-concurrency", "0", "Concurrent uploads.", reason=_NO_UPLOAD
+    )
+    shipper_allow_out_of_order_uploads: bool = accepted(
+        "shipper.allow-out-of-order-uploads",
+        "false",
+        "Go on after a failed upload.",
+        reason=_NO_UPLOAD,
+        hidden=True,
+    )
+    shipper_skip_corrupted_blocks: bool = accepted(
+        "shipper.skip-corrupted-blocks",
+        "false",
+        "Go on after a corrupt block.",
+        reason=_NO_UPLOAD,
+        hidden=True,
+    )
+    matcher_cache_size: Unsigned = accepted(
+        "matcher-cache-size",
+        "0",
+        "Parsed matchers kept.",
+        reason="matchers are compiled once a request and are not kept",
+    )
+    receive_otlp_enable_target_info: bool = accepted(
+        "receive.otlp-enable-target-info", "true", "Write target_info.", reason=_NO_OTLP
+    )
+    receive_otlp_promote_resource_attributes: tuple[str, ...] = accepted(
+        "receive.otlp-promote-resource-attributes",
+        (),
+        "Resource attributes that become labels.",
+        reason=_NO_OTLP,
+    )
+    enable_feature: tuple[str, ...] = accepted(
+        "enable-feature",
+        (),
+        "Experimental features, comma-separated: metric-names-filter.",
+        reason="metric-names-filter only saves work in a querier that asks for it",
+    )
+    receive_lazy_retrieval_max_buffered_responses: Unsigned = accepted(
+        "receive.lazy-retrieval-max-buffered-responses",
+        "20",
+        "Responses buffered a store.",
+        reason="answers are streamed, one frame ahead",
+    )
+
+    @field_validator("enable_feature")
+    @classmethod
+    def _features_exist(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = {name for text in value for name in text.split(",")} - {"", "metric-names-filter"}
+        if unknown:
+            raise ValueError(f"unknown feature {min(unknown)}; there is metric-names-filter")
+        return value
+
+
+class ReceiveSettings(  # noqa: D101 - the module's docstring speaks
+    UploadAndReadFlags,
+    TSDBFlags,
+    TenancyFlags,
+    ForwardingTLSFlags,
+    RoutingFlags,
+    RemoteWriteServerFlags,
+    RequestLoggingFlags,
+    ObjectStoreFlags,
+    StoreLimitFlags,
+    GRPCServerFlags,
+    HTTPServerFlags,
+    LogAndTracingFlags,
+):
+    pass

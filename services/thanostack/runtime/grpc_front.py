@@ -1,0 +1,349 @@
+"""The one TCP port for gRPC, in front of two servers.
+
+                         ┌─ plain, gzip ──> spliced, byte for byte ──> grpcio on a Unix socket
+    client ── Handshake ─┤
+                         └─ snappy ───────> our own HTTP/2 side, in this process
+
+grpcio fails on `grpc-encoding: snappy` while it parses the headers, before any handler of ours
+could decide, and snappy is what a real Thanos router sends unless told otherwise. So the first
+request's headers are read here, and the connection is given to whoever can serve it
+(docs/decisions/0001-one-grpc-port.md).
+
+The Unix socket of a splice has a name of its own (Linux abstract autobind), by which grpcio tells
+its handlers who calls; `peer_of` translates it back to the client's address.
+
+Bounds: connections at once; time to the end of the handshake; time without a first request. A
+connection that breaks one is closed, the others are not affected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, cast
+
+from thanostack.runtime import http2_frames as h2
+from thanostack.runtime.grpc_handshake import Handshake, Route
+from thanostack.runtime.grpc_http2_call import Http2Service
+from thanostack.runtime.grpc_http2_server import Http2ServerProtocol, close_soon
+from thanostack.runtime.http2_frames import ConnectionFailed, H2Code
+
+BUFFER_BYTES: Final = 256 << 10
+_BACKLOG: Final = 1024
+_LAST_WORDS_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class FrontLimits:
+    """What a client may do before it is given to a server.
+
+    Args:
+        connections_max: at once; more are closed on arrival.
+        handshake_timeout_s: for preface and settings.
+        idle_timeout_s: from there to the first request. Clients that connect early then connect
+            again when they need it: they are told with GOAWAY.
+    """
+
+    connections_max: int = 4096
+    handshake_timeout_s: float = 20.0
+    idle_timeout_s: float = 300.0
+
+
+class Front:
+    """Accepts connections and gives each to one of two servers.
+
+    Args:
+        bound: a bound socket; owned from here on.
+        upstream: the Unix socket that grpcio listens on.
+        service: what our own HTTP/2 side serves.
+        limits: for connections that nobody has yet.
+        tls: server context; ALPN is set to h2. None for plain text.
+    """
+
+    def __init__(
+        self,
+        bound: socket.socket,
+        upstream: Path,
+        service: Http2Service,
+        *,
+        limits: FrontLimits | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._bound, self._upstream, self._service, self._tls = bound, upstream, service, tls
+        self._limits = limits or FrontLimits()
+        self._waiting: set[_Undecided] = set()
+        self._ours: set[Http2ServerProtocol] = set()
+        self._splices: set[_Splice] = set()
+        self._no_splices = asyncio.Event()
+        self._peers: dict[str, str] = {}
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        if tls is not None:
+            tls.set_alpn_protocols(["h2"])
+
+    def n_by_route(self) -> dict[str, int]:
+        """Return how many clients are connected, by who serves them."""
+        return {
+            "undecided": len(self._waiting),
+            Route.OURS.value: len(self._ours),
+            Route.GRPCIO.value: len(self._splices),
+        }
+
+    def peer_of(self, name: str) -> str:
+        """Return the client's address for the peer that grpcio reports; `unix` if unknown."""
+        return self._peers.get(name.rpartition(":")[2], "unix")
+
+    async def start(self) -> None:
+        """Begin to accept."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: _Undecided(self, self._limits),
+            sock=self._bound,
+            backlog=_BACKLOG,
+            ssl=self._tls,
+        )
+
+    def stop_accepting(self) -> None:
+        """Close the port, and ask clients of our own side to finish and leave."""
+        if self._server is not None:
+            self._server.close()
+        for undecided in list(self._waiting):
+            undecided.leave()
+        for protocol in list(self._ours):
+            protocol.go_away()
+
+    async def finish(self, grace_s: float) -> None:
+        """Wait, for a while, until the calls of our own side are answered."""
+        if self._ours:
+            closing = [asyncio.ensure_future(protocol.closed.wait()) for protocol in self._ours]
+            _, late = await asyncio.wait(closing, timeout=grace_s)
+            for waiter in late:
+                waiter.cancel()
+
+    async def close(self) -> None:
+        """Close all connections; what grpcio said last is still delivered, if it can be soon."""
+        if self._splices:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._no_splices.wait(), _LAST_WORDS_S)
+        for task in list(self._tasks):
+            task.cancel()
+        for undecided in list(self._waiting):
+            undecided.close()
+        for protocol in list(self._ours):
+            protocol.close()
+        for splice in list(self._splices):
+            splice.close()
+        if self._server is not None:
+            await self._server.wait_closed()
+
+    def has_room(self) -> bool:
+        """Return whether one more client may connect."""
+        return sum(self.n_by_route().values()) < self._limits.connections_max
+
+    def joined(self, undecided: _Undecided) -> None:
+        """Note a new connection."""
+        self._waiting.add(undecided)
+
+    def left(self, undecided: _Undecided) -> None:
+        """Note that a connection ended, or was given to a server."""
+        self._waiting.discard(undecided)
+
+    def give(self, transport: asyncio.Transport, handshake: Handshake) -> None:
+        """Give a connection to the server that its first request chose."""
+        if handshake.route is Route.OURS:
+            protocol = Http2ServerProtocol(self._service, _address(transport))
+            protocol.when_closed(self._ours.discard)
+            self._ours.add(protocol)
+            protocol.take_over(transport, handshake.held)
+            return
+        transport.pause_reading()
+        task = asyncio.ensure_future(self._splice(transport, handshake.held))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _splice(self, transport: asyncio.Transport, received: bytes) -> None:
+        splice = _Splice(transport, self._forget_splice)
+        self._splices.add(splice)
+        self._no_splices.clear()
+        transport.set_protocol(splice.client)
+        try:
+            await self._connect(splice, _address(transport))
+        except (OSError, asyncio.CancelledError):
+            splice.close()
+            return
+        splice.begin(received)
+
+    async def _connect(self, splice: _Splice, peer: str) -> None:
+        """Connect to grpcio under a name of our own, and note whose it is."""
+        loop = asyncio.get_running_loop()
+        upstream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        upstream.setblocking(False)
+        try:
+            with contextlib.suppress(OSError):  # only Linux has abstract names
+                upstream.bind(b"")
+                splice.name = upstream.getsockname()[1:].decode()
+                self._peers[splice.name] = peer
+            await loop.sock_connect(upstream, str(self._upstream))
+            await loop.create_unix_connection(lambda: splice.upstream, sock=upstream)
+        except BaseException:
+            upstream.close()
+            raise
+
+    def _forget_splice(self, splice: _Splice) -> None:
+        self._splices.discard(splice)
+        if not self._splices:
+            self._no_splices.set()
+        self._peers.pop(splice.name, None)
+
+
+class _Undecided(asyncio.Protocol):
+    """A connection in its handshake."""
+
+    def __init__(self, front: Front, limits: FrontLimits) -> None:
+        self._front, self._limits = front, limits
+        self._handshake = Handshake()
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_greeted = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        if not self._front.has_room():
+            self._transport.abort()
+            return
+        _tune(self._transport)
+        self._front.joined(self)
+        self._restart_timer(self._limits.handshake_timeout_s)
+
+    def data_received(self, data: bytes) -> None:
+        transport, handshake = self._transport, self._handshake
+        if transport is None or transport.is_closing():
+            return
+        try:
+            handshake.feed(data)
+        except ConnectionFailed as failure:
+            self._end(failure.code)
+            return
+        reply = handshake.take_reply()
+        if reply:
+            transport.write(reply)
+        if handshake.route is not None:
+            self._detach()
+            self._front.give(transport, handshake)
+        elif handshake.is_settled and not self._is_greeted:
+            self._is_greeted = True
+            self._restart_timer(self._limits.idle_timeout_s)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._detach()
+        self._transport = None
+
+    def pause_writing(self) -> None:
+        # Nothing is sent here but answers to pings: whoever does not read those is up to no good.
+        self.close()
+
+    def leave(self) -> None:
+        """Tell the client to connect again elsewhere or later, and close."""
+        self._end(H2Code.NO_ERROR)
+
+    def close(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _end(self, code: H2Code) -> None:
+        transport = self._transport
+        self._detach()
+        if transport is not None:
+            if self._handshake.has_preface:
+                transport.write(h2.pack_goaway(0, code))
+            transport.close()
+
+    def _detach(self) -> None:
+        self._front.left(self)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _restart_timer(self, delay_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self.leave)
+
+
+class _Splice:
+    """Two sockets joined: what one says the other hears, no faster than it can listen."""
+
+    def __init__(self, client: asyncio.Transport, when_closed: Callable[[_Splice], None]) -> None:
+        self.name = ""
+        self.client, self.upstream = _Pipe(self), _Pipe(self)
+        # Joined from the start: grpcio's SETTINGS may come before the connecting task goes on.
+        self.client.target, self.upstream.target = self.upstream, self.client
+        self.client.connection_made(client)
+        self._when_closed: Callable[[_Splice], None] | None = when_closed
+
+    def begin(self, received: bytes) -> None:
+        """Let the client's bytes flow, first those that were read already."""
+        if self.client.transport is None or self.upstream.transport is None:
+            self.close()
+            return
+        self.upstream.transport.write(received)
+        self.client.transport.resume_reading()
+
+    def close(self) -> None:
+        """Close both sides once what was said has been heard."""
+        for pipe in (self.client, self.upstream):
+            if pipe.transport is not None:
+                close_soon(pipe.transport)
+        if self._when_closed is not None:
+            self._when_closed(self)
+            self._when_closed = None
+
+
+class _Pipe(asyncio.Protocol):
+    """One end of a splice."""
+
+    def __init__(self, splice: _Splice) -> None:
+        self._splice = splice
+        self.transport: asyncio.Transport | None = None
+        self.target: _Pipe | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=BUFFER_BYTES)
+
+    def data_received(self, data: bytes) -> None:
+        if self.target is not None and self.target.transport is not None:
+            self.target.transport.write(data)
+
+    def pause_writing(self) -> None:
+        if self.target is not None and self.target.transport is not None:
+            self.target.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.target is not None and self.target.transport is not None:
+            self.target.transport.resume_reading()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self.transport = None
+        self._splice.close()
+
+
+def _tune(transport: asyncio.Transport) -> None:
+    """Send small frames at once, notice dead peers, and bound what is buffered."""
+    transport.set_write_buffer_limits(high=BUFFER_BYTES)
+    connected = transport.get_extra_info("socket")
+    if connected is not None:
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _address(transport: asyncio.Transport) -> str:
+    name = transport.get_extra_info("peername")
+    if not name:
+        return "unknown"
+    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"

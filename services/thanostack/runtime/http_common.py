@@ -1,0 +1,76 @@
+"""The routes every container has, and plain answers without a framework.
+
+    /metrics   /-/healthy   /-/ready
+
+`Answer` is a whole response; `send` writes it to ASGI in two events. Raw ASGI callables (the write
+path) use it too, as it costs a few microseconds where a framework's response costs tens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CollectorRegistry
+
+from thanostack.runtime.metrics import exposition
+from thanostack.runtime.probes import Probes
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+TEXT = b"text/plain; charset=utf-8"
+JSON = b"application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response: status, body, content type and further headers."""
+
+    status: int
+    body: bytes = b""
+    content_type: bytes = TEXT
+    headers: tuple[tuple[bytes, bytes], ...] = field(default=())
+
+
+async def send_answer(send: Send, answer: Answer) -> None:
+    """Write a whole response."""
+    headers = [
+        (b"content-length", b"%d" % len(answer.body)),
+        (b"content-type", answer.content_type),
+        *answer.headers,
+    ]
+    await send(
+        {"type": "http.response.start", "status": answer.status, "headers": headers},
+    )
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+def common_routes(probes: Probes, registry: CollectorRegistry) -> APIRouter:
+    """Return the routes for metrics and probes; included by every container's application."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/-/healthy")
+    async def healthy() -> Response:
+        if probes.is_healthy:
+            return Response("OK", media_type="text/plain")
+        return Response("not healthy", 503, media_type="text/plain")
+
+    @router.get("/-/ready")
+    async def ready() -> Response:
+        if probes.is_ready:
+            return Response("OK", media_type="text/plain")
+        return Response(f"not ready: {probes.reason}", 503, media_type="text/plain")
+
+    @router.get("/metrics")
+    def metrics(request: Request) -> Response:
+        # Not async: collectors ask storage for its counters, off the loop.
+        body, content_type = exposition(registry, request.headers.get("accept", ""))
+        return Response(body, media_type=None, headers={"content-type": content_type})
+
+    return router

@@ -1,0 +1,132 @@
+"""Uvicorn, embedded: several listeners in the loop that is already running.
+
+Uvicorn's own signal handling is off, the supervisor's counts. Sockets are bound before anything
+slow starts, so that a busy port is a clear error at once and not a crash minutes later.
+
+    0.0.0.0:10902   [::1]:10902   localhost:10902   :10902 (all addresses, both families)
+
+Kept-alive connections are not closed for being idle before senders do it themselves: a Prometheus
+closes its own after five minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import Generator
+from typing import Any, Final
+
+import uvicorn
+
+from thanostack.lib.foundation.errors import SettingsInvalid
+
+KEEP_ALIVE_S: Final = 330
+BACKLOG: Final = 1024
+
+
+def parse_address(text: str, flag: str) -> tuple[str, int]:
+    """Return (host, port) of an address as Go writes them; no host means all addresses.
+
+    Raises:
+        SettingsInvalid: naming the flag, if it is not host:port.
+    """
+    host, colon, port = text.rpartition(":")
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    bare = host[1:-1] if is_bracketed else host
+    if not colon or (":" in bare and not is_bracketed) or not port.isascii() or not port.isdigit():
+        raise SettingsInvalid(f"--{flag}: {text!r} is not an address; write host:port or :port")
+    if int(port) > 65535:
+        raise SettingsInvalid(f"--{flag}: port {port} is above 65535")
+    return bare, int(port)
+
+
+def listen(address: str, flag: str) -> socket.socket:
+    """Return a bound, not yet listening socket.
+
+    Raises:
+        SettingsInvalid: naming the flag that chooses another address, if this one is not to be had.
+    """
+    host, port = parse_address(address, flag)
+    try:
+        return _bind(host, port)
+    except socket.gaierror as error:
+        raise SettingsInvalid(f"--{flag}: cannot resolve the host {host!r}: {error}") from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise SettingsInvalid(
+                f"--{flag}: address {address} is already in use; stop the program that has it, "
+                f"or choose another with --{flag}"
+            ) from error
+        raise SettingsInvalid(f"--{flag}: cannot listen on {address}: {error}") from error
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    if not host and socket.has_dualstack_ipv6():
+        return socket.create_server(
+            ("", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True
+        )
+    family, _, _, _, target = socket.getaddrinfo(
+        host or "0.0.0.0", port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    return socket.create_server(target[:2], family=family, backlog=BACKLOG)
+
+
+def port_of(bound: socket.socket) -> int:
+    """Return the port that a socket was bound to."""
+    port: int = bound.getsockname()[1]
+    return port
+
+
+class _Quiet(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+class HTTPServer:
+    """One ASGI application on one bound socket.
+
+    Args:
+        application: called for every request.
+        bound: from `listen`; owned from here on.
+        grace_s: how long running requests may take once the stop begins.
+    """
+
+    def __init__(self, application: Any, bound: socket.socket, *, grace_s: float) -> None:
+        self._bound = bound
+        self._ended = asyncio.Event()
+        self._server = _Quiet(
+            uvicorn.Config(
+                application,
+                loop="none",
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=max(1, round(grace_s)),
+            )
+        )
+
+    @property
+    def port(self) -> int:
+        """Return the port, also when the system chose it."""
+        return port_of(self._bound)
+
+    async def serve(self) -> None:
+        """Serve until `stop`."""
+        try:
+            await self._server.serve(sockets=[self._bound])
+        finally:
+            self._bound.close()
+            self._ended.set()
+
+    async def stop(self) -> None:
+        """Accept no more, wait for running requests within the grace period, and close."""
+        self._server.should_exit = True
+        await self._ended.wait()

@@ -1,0 +1,58 @@
+"""The flags of `thanostack standalone`: those of `receive` and of `query`, in one process.
+
+Every flag means what it means there. Defaults differ only where one process makes a better one
+possible: an external label is given, and the usual replica labels are deduplicated.
+"""
+
+from __future__ import annotations
+
+from pydantic import field_validator
+
+from thanostack.lib.foundation.errors import InvalidTenant
+from thanostack.lib.tenancy.names import checked_tenant
+from thanostack.query.settings import QuerySettings
+from thanostack.receive.settings import ReceiveSettings
+from thanostack.runtime.label_flags import parse_labels
+from thanostack.runtime.settings import flag, ours
+
+
+class StandaloneSettings(QuerySettings, ReceiveSettings):
+    """Everything `thanostack standalone` can be told."""
+
+    label: tuple[str, ...] = flag(
+        "label",
+        ('replica="standalone"',),
+        'External label of all data stored here, name="value", repeatable. Only here there is a '
+        'default, replica="standalone"; deduplication removes it from results.',
+        placeholder='key="value"',
+    )
+    query_replica_label: tuple[str, ...] = flag(
+        "query.replica-label",
+        ("replica", "prometheus_replica"),
+        "Label that tells replicas apart and is removed by deduplication; repeat, or divide by "
+        "commas. Only here there is a default, replica and prometheus_replica: the names that "
+        "people and the Prometheus operator give it.",
+    )
+    demo: bool = ours(
+        "demo",
+        "false",
+        "Feed two replicas of a few series, each with gaps, for an hour back and on: the switch "
+        "Use Deduplication then visibly heals the gaps.",
+        hidden=True,
+    )
+
+    # Both parents have validators of these names, of which only one would be inherited.
+
+    @field_validator("label", "selector_label")
+    @classmethod
+    def _labels_parse(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        parse_labels(value)
+        return value
+
+    @field_validator("receive_default_tenant_id", "query_default_tenant_id")
+    @classmethod
+    def _default_tenant_is_a_name(cls, value: str) -> str:
+        try:
+            return checked_tenant(value)
+        except InvalidTenant as error:
+            raise ValueError(str(error)) from error

@@ -1,0 +1,83 @@
+"""The standalone process, put together; read this to see everything it consists of.
+
+ports    ──bound first: a busy one is an error before anything slow
+HTTP     ──serves at once: page, metrics, probes; writes get 503 until ready
+kernels  ──of the write path are waited for; others compile in the background
+storage  ──replayed in a thread
+gRPC     ──serves when storage is open
+querier  ──is handed the receiver's StoreServer: no wire lies between them
+ready    ──banner, first scrape of its own metrics
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from fastapi import FastAPI
+
+from thanostack.lib.foundation.ids import Tenant
+from thanostack.query.endpoints import LocalEndpoint
+from thanostack.query.wiring import Querier
+from thanostack.receive.wiring import Ingestor
+from thanostack.runtime import kernel_pool
+from thanostack.runtime.http_server import HTTPServer, listen, parse_address
+from thanostack.runtime.process import Process
+from thanostack.standalone.banner import banner, demo_banner, reachable
+from thanostack.standalone.demo import feed
+from thanostack.standalone.self_scrape import SelfScrape, scrape_forever
+from thanostack.standalone.settings import StandaloneSettings
+
+LOCAL_NAME: Final = "standalone"
+"""How the querier calls the storage of its own process."""
+
+
+async def start(settings: StandaloneSettings, process: Process) -> None:
+    """Build everything and return when it serves."""
+    http_socket = listen(settings.http_address, "http-address")
+    grpc_socket = listen(settings.grpc_address, "grpc-address")
+    write_socket = listen(settings.remote_write_address, "remote-write.address")
+    ingestor = Ingestor(settings, process)
+    querier = Querier(
+        settings,
+        process,
+        local=[LocalEndpoint(LOCAL_NAME, ingestor.stores)],
+        http_metrics=ingestor.http_metrics,
+    )
+    grace_s = settings.http_grace_period / 1000
+    pages = HTTPServer(_pages(querier), http_socket, grace_s=grace_s)
+    writes = HTTPServer(ingestor.write_api(), write_socket, grace_s=grace_s)
+    for name, server in (("http", pages), ("remote-write", writes)):
+        process.supervisor.task(name, server.serve())
+        process.supervisor.drain(name, server.stop)
+    await asyncio.to_thread(kernel_pool.wait_for_write_path)
+    await ingestor.open()
+    await ingestor.serve_grpc(grpc_socket)
+    await querier.discover()
+    http = reachable(parse_address(settings.http_address, "http-address")[0], pages.port)
+    write = reachable(
+        parse_address(settings.remote_write_address, "remote-write.address")[0], writes.port
+    )
+    process.log.info("serving", http=pages.port, grpc=ingestor.grpc_port, remote_write=writes.port)
+    process.probes.set_ready()
+    _scrape_itself(ingestor, settings, process, http)
+    print(banner(http, write, settings.route_prefix), flush=True)
+    if settings.demo:
+        process.supervisor.task("demo", feed(f"http://{write}/api/v1/receive"))
+        print(f"\n{demo_banner(http, settings.route_prefix)}", flush=True)
+
+
+def _pages(querier: Querier) -> FastAPI:
+    pages = querier.pages()
+    pages.title = "thanostack standalone"
+    return pages
+
+
+def _scrape_itself(
+    ingestor: Ingestor, settings: StandaloneSettings, process: Process, instance: str
+) -> None:
+    target = SelfScrape(process.registry, instance, process.clock)
+    tenant = Tenant(settings.receive_default_tenant_id)
+    process.supervisor.task(
+        "self-scrape", scrape_forever(target, ingestor.service, tenant, process.log)
+    )

@@ -1,0 +1,1 @@
+"""Plain-Python references of the kernels, one module a kernel module, written from the formats."""

@@ -1,0 +1,105 @@
+"""Append rules and the samples record, on a `HeadModel`; the log's references are a dictionary."""
+
+import struct
+
+from thanostack.testing.head_model import NEVER
+from thanostack.testing.reference.wal_records import uvarint
+
+STORED, DUPLICATE, OUT_OF_ORDER, OUT_OF_BOUNDS, TOO_FAR, CONFLICT, UNKNOWN, FIRST_REJECTED = range(
+    8
+)
+
+
+def _verdict(t, value, newest, limits):
+    if t > limits[1]:
+        return TOO_FAR
+    if t < limits[0] or t == NEVER:
+        return OUT_OF_BOUNDS
+    if newest is None or t > newest[0]:
+        return STORED
+    if t < newest[0]:
+        return OUT_OF_ORDER
+    return DUPLICATE if value == newest[1] else CONFLICT
+
+
+def _varint(number):
+    return uvarint(((number << 1) ^ (number >> 63)) & (1 << 64) - 1)
+
+
+def _signed(number):
+    number &= (1 << 64) - 1
+    return number - (1 << 64) if number >> 63 else number
+
+
+def _record(entries):
+    if not entries:
+        return b""
+    base_ref, base_t, _ = entries[0]
+    out = b"\2" + struct.pack(">Qq", base_ref, base_t)
+    for ref, t, value in entries:
+        out += _varint(ref - base_ref) + _varint(_signed(t - base_t)) + struct.pack(">Q", value)
+    return out
+
+
+def head_stage(head, rows, offsets, timestamps, values, limits, staged, outcome, record):
+    """Judge each sample against the newest of its series, those before it in the request included."""
+    taken, newest = [], {}
+    for s in range(len(offsets) - 1):
+        r = int(rows[s])
+        for k in range(offsets[s], offsets[s + 1]):
+            t, value = int(timestamps[k]), int(values[k])
+            verdict = UNKNOWN
+            if r >= 0:
+                row = head.rows[r]
+                applied = None if row.last_t == NEVER else (row.last_t, row.last_v)
+                verdict = _verdict(t, value, newest.get(r, applied), limits.tolist())
+            outcome[verdict] += 1
+            if verdict == STORED:
+                newest[r] = (t, value)
+                taken.append((r, t, value))
+            elif verdict != DUPLICATE and outcome[FIRST_REJECTED] < 0:
+                outcome[FIRST_REJECTED] = s
+    for k, (r, t, value) in enumerate(taken):
+        staged[k], timestamps[k], values[k] = r, t, value
+    data = _record([(head.rows[r].ref, t, value) for r, t, value in taken])
+    record[: len(data)] = list(data)
+    return len(data)
+
+
+def head_apply(head, staged, timestamps, values, first, count, chunk_range):
+    """Append staged samples until a chunk must close and cannot."""
+    for k in range(first, count):
+        if not head.append(int(staged[k]), int(timestamps[k]), int(values[k]), chunk_range):
+            return k
+    return count
+
+
+def replay_map_refs(ref_keys, ref_rows, refs, rows, count):
+    """Enter references into `ref_keys`, a dictionary."""
+    del ref_rows
+    before = len(ref_keys)
+    pairs = zip(refs[:count].tolist(), rows[:count].tolist(), strict=True)
+    ref_keys.update((ref, row) for ref, row in pairs if row >= 0 and ref)
+    return len(ref_keys) - before
+
+
+def replay_apply(head, ref_keys, ref_rows, refs, timestamps, values, bounds, outcome):
+    """Append logged samples that are newer than what their series has."""
+    del ref_rows
+    first, count, mint, chunk_range = bounds.tolist()
+    for k in range(first, count):
+        t, value = int(timestamps[k]), int(values[k])
+        r = ref_keys.get(int(refs[k]))
+        if r is None:
+            outcome[UNKNOWN] += 1
+        elif t < mint or t == NEVER:
+            outcome[OUT_OF_BOUNDS] += 1
+        elif t <= head.rows[r].last_t:
+            if t == head.rows[r].last_t and head.rows[r].open is None:
+                head.rows[r].last_v = value
+            outcome[DUPLICATE] += 1
+        elif head.append(r, t, value, chunk_range):
+            outcome[STORED] += 1
+        else:
+            return k
+    return count

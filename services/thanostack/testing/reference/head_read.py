@@ -1,0 +1,98 @@
+"""Snapshots and truncation, on a `HeadModel`."""
+
+from thanostack.testing.head_model import NEVER, NO_TIME, ClosedChunk
+
+FULL = -1
+
+
+def head_labels(head, rows, offsets, out):
+    """Copy label runs; a freed row has none."""
+    at = offsets[0] = 0
+    for k, r in enumerate(rows.tolist()):
+        run = head.rows[r].run or b""
+        if at + len(run) <= len(out):
+            out[at : at + len(run)] = list(run)
+        at += len(run)
+        offsets[k + 1] = at
+    return at
+
+
+def _overlapping(head, r, mint, maxt):
+    """Yield (mint, maxt, reference or -1, bytes or None, length) of a row's chunks, in order."""
+    row = head.rows[r]
+    if row.run is None:
+        return
+    for chunk in head.chunks_of(r):
+        if chunk.mint <= maxt and chunk.maxt >= mint:
+            known = chunk.ref >= 0
+            data = None if known else chunk.data
+            yield chunk.mint, chunk.maxt, chunk.ref if known else -1, data, chunk.length
+    if row.open is not None and row.open.mint <= maxt and row.last_t >= mint:
+        data = row.open.encoded()
+        yield row.open.mint, row.last_t, -1, data, len(data)
+
+
+def head_snapshot(head, rows, mint, maxt, offsets, chunks, refs, out):
+    """Describe the chunks of rows that overlap, and copy what no file has."""
+    at = n = offsets[0] = 0
+    for k, r in enumerate(rows.tolist()):
+        for low, high, ref, data, length in _overlapping(head, r, mint, maxt):
+            if n >= len(chunks) or at + length > len(out):
+                return FULL
+            chunks[n] = (low, high, -1 if data is None else at, length, 1)
+            refs[n] = ref
+            if data is not None:
+                out[at : at + length] = list(data)
+                at += length
+            n += 1
+        offsets[k + 1] = n
+    return at
+
+
+def head_place_closed(head, refs, first):
+    """Note where chunks are now."""
+    for k, ref in enumerate(refs.tolist()):
+        head.closed[first + k].ref = ref
+        head.closed[first + k].frame = b""
+    head.closed_top = 0
+    return len(refs)
+
+
+def head_frame_lengths(head, first, lengths):
+    """Measure pending frames."""
+    pending = head.closed[first:]
+    lengths[: len(pending)] = [len(chunk.frame) for chunk in pending]
+    return len(pending)
+
+
+def head_drop_before(head, mint):
+    """Keep the chunks that reach mint."""
+    head.closed = [chunk for chunk in head.closed if chunk.maxt >= mint]
+    starts, empty = [chunk.mint for chunk in head.closed], 0
+    for r, row in enumerate(head.rows):
+        if row.run is None:
+            continue
+        if row.open is not None and row.last_t < mint:
+            row.open = None
+        if row.open is not None:
+            starts.append(row.open.mint)
+        elif not head.chunks_of(r):
+            empty += 1
+    head.mint = max(mint, min(starts, default=NO_TIME))
+    return empty
+
+
+def head_attach_chunks(head, rows, mints, maxts, refs, lengths):
+    """Link chunks that follow what their rows have."""
+    columns = (column.tolist() for column in (rows, mints, maxts, refs, lengths))
+    count = 0
+    for r, mint, maxt, ref, length in zip(*columns, strict=True):
+        if r < 0:
+            continue
+        row = head.rows[r]
+        if row.last_t != NEVER and mint <= row.last_t:
+            continue
+        head.closed.append(ClosedChunk(r, mint, maxt, ref, length))
+        row.last_t = maxt
+        count += 1
+    return count

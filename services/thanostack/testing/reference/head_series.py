@@ -1,0 +1,167 @@
+"""The series index with dictionaries, on a `HeadModel`."""
+
+import xxhash
+
+from thanostack.lib.model.label_runs import decode_run
+from thanostack.testing.head_model import Row, pairs_of
+
+TABLE_FULL, PAIR_TABLE_FULL, ROWS_FULL, KEYS_FULL, PAIRS_FULL, POSTINGS_FULL = range(-1, -7, -1)
+
+
+def _run(data, bounds, s):
+    return data[int(bounds[2 * s]) : int(bounds[2 * s + 1])].tobytes()
+
+
+def head_resolve(head, data, bounds, count, found):
+    """Look runs up."""
+    for s in range(count):
+        found[s] = -1 if bounds[2 * s] < 0 else head.by_run.get(_run(data, bounds, s), -1)
+    return int((found[:count] < 0).sum())
+
+
+def _room(head, run):
+    """Return 0, or what has no room for one more series; labels need a record and maybe a name's."""
+    if head.keys_top + len(run) > head.keys_max:
+        return KEYS_FULL
+    if not head.freed and len(head.rows) >= head.rows_max:
+        return ROWS_FULL
+    if len(head.records) + 2 * len(decode_run(run)) > head.pairs_max:
+        return PAIRS_FULL
+    return PAIRS_FULL if head.pair_bytes + 2 * len(run) > head.pair_bytes_max else 0
+
+
+def head_create(head, data, bounds, first, count, refs, rows, created):
+    """Look runs up, and make those that are missing."""
+    for s in range(first, count):
+        if bounds[2 * s] < 0:
+            continue
+        run, ref = _run(data, bounds, s), int(refs[s])
+        if run not in head.by_run:
+            if 2 * (len(head.rows) + 1) > head.table:
+                return s
+            if 2 * (len(head.records) + 2 * len(decode_run(run))) > head.pair_table:
+                return s
+            status = _room(head, run)
+            if status:
+                return status
+            ref = ref or head.next_ref
+            if head.freed:
+                r = head.freed.pop()
+                head.rows[r] = Row(run, ref)
+            else:
+                r = len(head.rows)
+                head.rows.append(Row(run, ref))
+            head.by_run[run] = r
+            head.index(run, r)
+            created[0] += 1
+            created[created[0]] = s
+        head.next_ref = max(head.next_ref, ref + 1)
+        rows[s] = head.by_run[run]
+    return count
+
+
+def _fill(table, entries):
+    """Enter (hash, low bits, index) into an empty table, probing linearly."""
+    for hashed, low, index in entries:
+        slot = low % len(table)
+        while table[slot]:
+            slot = (slot + 1) % len(table)
+        table[slot] = hashed << 32 | index + 1
+    return len(entries)
+
+
+def head_rehash_rows(head, table):
+    """Enter every row: the hash's high half is the tag, its low 31 bits the place."""
+    entries = []
+    for r, row in enumerate(head.rows):
+        if row.run is not None:
+            hashed = xxhash.xxh64_intdigest(row.run)
+            entries.append((hashed >> 32, hashed & 0x7FFFFFFF, r))
+    return _fill(table, entries)
+
+
+def head_rehash_pairs(head, table):
+    """Enter every record: the hash's low half is tag and place."""
+    hashes = [xxhash.xxh64_intdigest(record.data) & 0xFFFFFFFF for record in head.records]
+    return _fill(table, [(hashed, hashed, p) for p, hashed in enumerate(hashes)])
+
+
+def head_find_pair(head, pair):
+    """Look a record up."""
+    return head.by_record.get(pair.tobytes(), -1)
+
+
+def _newest(numbers):
+    return max(numbers, default=-1)
+
+
+def head_next_pair(head, kind, index):
+    """Give the newest name, the name before, or the pair before (of a name: its newest pair)."""
+    records = list(enumerate(head.records))
+    if kind == 0:
+        return _newest(p for p, record in records if record.name < 0)
+    if kind == 1:
+        return _newest(p for p, record in records[:index] if record.name < 0)
+    if head.records[index].name < 0:
+        return _newest(p for p, record in records if record.name == index)
+    name = head.records[index].name
+    return _newest(p for p, record in records[:index] if record.name == name)
+
+
+def head_name_pairs(head, name, out):
+    """List the pairs of a name, newest first."""
+    found = [p for p, record in enumerate(head.records) if record.name == name][::-1]
+    out[: len(found)] = found[: len(out)]
+    return len(found)
+
+
+def head_alive_rows(head, out):
+    """List the rows in use."""
+    found = [r for r, row in enumerate(head.rows) if row.run is not None]
+    out[: len(found)] = found
+    return len(found)
+
+
+def head_reindex(head, fresh, first, stop, keys):
+    """Index rows with a chunk anew."""
+    for r in range(first, stop):
+        row = head.rows[r]
+        lives = row.open is not None or head.chunks_of(r)
+        if row.run is None or keys[r] >= 0 or not lives:
+            continue
+        if 2 * (fresh.alive + 1) > fresh.table:
+            return r
+        if 2 * (len(fresh.records) + 2 * len(pairs_of(row.run))) > fresh.pair_table:
+            return r
+        keys[r] = fresh.keys_top
+        fresh.by_run[row.run] = r
+        fresh.index(row.run, r)
+    return stop
+
+
+def head_swap_index(head, keys, dropped):
+    """Free the rows that were not indexed anew."""
+    gone = [r for r, row in enumerate(head.rows) if row.run is not None and keys[r] < 0]
+    for k, r in enumerate(gone):
+        dropped[k] = head.rows[r].ref
+        head.rows[r].run = None
+        head.freed.append(r)
+    return len(gone)
+
+
+def head_pair_values(head, records, offsets, out):
+    """Copy the values of pairs."""
+    at = offsets[0] = 0
+    for k, p in enumerate(records.tolist()):
+        data = head.records[p].data
+        owner = head.records[head.records[p].name].data
+        size = len(data) - len(owner)
+        # What follows the name: 12, a length of one to ten bytes, the value.
+        width = next(w for w in range(1, 11) if data[len(owner) + w] < 128)
+        value = data[len(owner) + 1 + width :]
+        assert len(value) == size - 1 - width
+        if at + len(value) <= len(out):
+            out[at : at + len(value)] = list(value)
+        at += len(value)
+        offsets[k + 1] = at
+    return at

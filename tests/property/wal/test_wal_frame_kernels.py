@@ -1,0 +1,114 @@
+"""Framing, unframing and snappy decompression equal their references, hostile bytes included."""
+
+import cramjam
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from thanostack.lib.kernels import wal_frames, wal_snappy
+from thanostack.testing.reference import wal_frames as reference
+from thanostack.testing.reference import wal_snappy as snappy_reference
+
+PROFILE = settings(max_examples=40, derandomize=True, deadline=None)
+PAGE = wal_frames.PAGE
+SIZES = st.one_of(
+    st.integers(0, 300), st.sampled_from([PAGE - 14, PAGE - 8, PAGE - 7, PAGE - 6, 40000, 70000])
+)
+RECORDS = st.lists(st.tuples(SIZES, st.sampled_from([0, 8, 16]), st.integers(0, 255)), max_size=5)
+
+
+def framed(records, position=0):
+    out = b""
+    for size, compression, fill in records:
+        payload = bytes((fill + i) & 255 for i in range(size))
+        out += reference.frame(payload, compression, position + len(out))
+    return out
+
+
+def unframed(function, pages, position, room=100):
+    out, bounds = np.zeros(len(pages), np.uint8), np.zeros(room + 1, np.int64)
+    marks, state = np.zeros(2 * room, np.int64), np.zeros(3, np.int64)
+    n = function(np.frombuffer(pages, np.uint8), position, out, bounds, marks, state)
+    data = out[: bounds[n]].tobytes()
+    return n, data, bounds[: n + 1].tolist(), marks[: 2 * n].tolist(), state.tolist()
+
+
+@PROFILE
+@given(SIZES, st.sampled_from([0, 8, 16]), st.integers(0, PAGE - 7), st.integers(0, 3))
+def test_frame_equals_reference(size, compression, position, at):
+    """Any record at any offset of a page gives the reference's fragments, or a full buffer."""
+    payload = np.arange(size, dtype=np.uint64).astype(np.uint8)
+    wanted = at + len(reference.frame(payload.tobytes(), compression, position))
+    for room in (wanted, wanted - 1):
+        got, expected = np.zeros(room, np.uint8), np.zeros(room, np.uint8)
+        arguments = (payload, compression, position, at)
+        end = reference.wal_frame(*arguments, expected)
+        assert end == wal_frames.wal_frame(*arguments, got)
+        assert end < 0 or expected.tobytes() == got.tobytes()
+
+
+@PROFILE
+@given(RECORDS, st.integers(1, 6))
+def test_unframe_equals_reference(records, room):
+    """What was framed comes back, also when the caller has room for only a few records."""
+    data = framed(records)
+    pages = data + bytes(-len(data) % PAGE)
+    expected = unframed(reference.wal_unframe, pages, 0, room)
+    assert expected == unframed(wal_frames.wal_unframe, pages, 0, room)
+    assert expected[0] == min(room, len(records))
+
+
+@PROFILE
+@given(RECORDS.filter(bool), st.data())
+def test_unframe_mutated_equals_reference(records, data):
+    """A changed byte, or a page cut off, ends in the reference's status after the same records."""
+    whole = bytearray(framed(records))
+    whole += bytes(-len(whole) % PAGE)
+    at = data.draw(st.one_of(st.integers(0, len(whole) - 1), st.integers(0, 20)))
+    whole[at] = data.draw(st.integers(0, 255))
+    pages = bytes(whole[: data.draw(st.integers(1, len(whole) // PAGE)) * PAGE])
+    got = unframed(wal_frames.wal_unframe, pages, 0)
+    assert unframed(reference.wal_unframe, pages, 0) == got
+
+
+def decompressed(function, blocks, compressions, room, first=0):
+    bounds = np.zeros(len(blocks) + 1, np.int64)
+    np.cumsum([len(block) for block in blocks], out=bounds[1:])
+    out, out_bounds = np.zeros(room, np.uint8), np.zeros(len(blocks) + 1, np.int64)
+    state = np.zeros(2, np.int64)
+    data = np.frombuffer(b"".join(blocks), np.uint8)
+    arguments = (data, bounds, np.array(compressions, np.int64), first)
+    n = function(*arguments, out, out_bounds, state)
+    status = state.tolist() if state[0] == wal_snappy.DECOMPRESS_FULL else state[0]
+    return n, out[: out_bounds[n]].tobytes(), out_bounds[: n + 1].tolist(), status
+
+
+PLAIN = st.one_of(
+    st.binary(max_size=200),
+    st.builds(lambda part, n: part * n, st.binary(min_size=1, max_size=20), st.integers(1, 200)),
+)
+
+
+@PROFILE
+@given(st.lists(st.tuples(PLAIN, st.sampled_from([0, 8, 16])), max_size=4), st.integers(0, 5000))
+def test_decompress_equals_reference(records, room):
+    """Blocks made by the library come back; a small buffer or a foreign codec stops in between."""
+    compress = cramjam.snappy.compress_raw
+    blocks = [bytes(compress(plain)) if kind == 8 else plain for plain, kind in records]
+    kinds = [kind for _, kind in records]
+    expected = decompressed(snappy_reference.wal_decompress, blocks, kinds, room)
+    assert expected == decompressed(wal_snappy.wal_decompress, blocks, kinds, room)
+    assert expected[1] == b"".join(plain for plain, _ in records[: expected[0]])
+
+
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(PLAIN, st.data())
+def test_decompress_hostile_equals_reference(plain, data):
+    """Random, truncated and mutated blocks decode or are refused exactly as by the reference."""
+    block = bytearray(cramjam.snappy.compress_raw(plain))
+    for _ in range(data.draw(st.integers(0, 3))):
+        block[data.draw(st.integers(0, len(block) - 1))] = data.draw(st.integers(0, 255))
+    block = bytes(block[: data.draw(st.integers(0, len(block)))])
+    block = data.draw(st.one_of(st.just(block), st.binary(max_size=60)))
+    expected = decompressed(snappy_reference.wal_decompress, [block], [8], 6000)
+    assert expected == decompressed(wal_snappy.wal_decompress, [block], [8], 6000)

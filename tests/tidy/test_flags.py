@@ -1,0 +1,55 @@
+"""Every upstream flag has a state here, and the table in the docs is current."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from thanostack.runtime.cli import COMMANDS, settings_of
+from thanostack.runtime.flag_table import document
+from thanostack.runtime.settings import State
+
+ROOT = Path(__file__).parents[2]
+UPSTREAM = {
+    path.stem.removeprefix("thanos-"): set(path.read_text(encoding="utf-8").split())
+    for path in (ROOT / "tests" / "data" / "flags").glob("thanos-*.txt")
+}
+THERE = [name for name in COMMANDS if importlib.util.find_spec(f"thanostack.{name}.settings")]
+
+
+def flags_of(name):
+    return list(settings_of(name).flags().values())
+
+
+@pytest.mark.parametrize("name", sorted(UPSTREAM))
+def test_every_upstream_flag_is_declared(name):
+    """None is missing, none is invented, and ours bear names that upstream does not use."""
+    declared = {flag.name for flag in flags_of(name) if flag.upstream}
+    assert sorted(UPSTREAM[name] - declared) == []
+    assert sorted(declared - UPSTREAM[name]) == []
+    assert UPSTREAM[name].isdisjoint(flag.name for flag in flags_of(name) if not flag.upstream)
+
+
+@pytest.mark.parametrize("name", THERE)
+def test_every_state_says_why(name):
+    """A flag without effect has a reason, a refused one a hint, a supported one neither."""
+    for flag in flags_of(name):
+        assert bool(flag.note) == (flag.state is not State.SUPPORTED), flag.name
+        assert flag.help.endswith("."), flag.name
+        assert not flag.note.endswith("."), flag.name
+
+
+@pytest.mark.parametrize("name", THERE)
+def test_variables_are_unique(name):
+    """No two flags are mirrored by one environment variable."""
+    variables = [flag.variable for flag in flags_of(name)]
+    assert len(variables) == len(set(variables))
+
+
+def test_the_table_in_the_docs_is_current():
+    """docs/flags.md is what the settings classes say now."""
+    assert (ROOT / "docs" / "flags.md").read_text(encoding="utf-8") == document(), (
+        "run: python -P -m thanostack.runtime.flag_table > docs/flags.md"
+    )

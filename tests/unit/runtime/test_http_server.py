@@ -1,0 +1,103 @@
+"""Listening: addresses, busy ports, several servers in one loop, and the graceful stop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import httpx
+import pytest
+
+from thanostack.lib.foundation.errors import SettingsInvalid
+from thanostack.runtime.http_common import Answer, send_answer
+from thanostack.runtime.http_server import HTTPServer, listen, parse_address, port_of
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0.0.0.0:10902", ("0.0.0.0", 10902)),
+        (":10902", ("", 10902)),
+        ("[::1]:80", ("::1", 80)),
+        ("localhost:0", ("localhost", 0)),
+        ("10902", None),
+        ("host:", None),
+        ("host:http", None),
+        ("host:70000", None),
+        ("::1:80", None),
+        ("host:²", None),
+    ],
+)
+def test_addresses_are_go_addresses(text, expected):
+    """host:port, :port and [v6]:port; anything else names the flag."""
+    if expected is None:
+        with pytest.raises(SettingsInvalid, match="--http-address"):
+            parse_address(text, "http-address")
+    else:
+        assert parse_address(text, "http-address") == expected
+
+
+def test_a_busy_port_names_the_flag_that_changes_it():
+    """Whoever starts two on one host learns what to write."""
+    with (
+        listen("127.0.0.1:0", "http-address") as first,
+        pytest.raises(SettingsInvalid, match=r"already in use.*--grpc-address"),
+    ):
+        listen(f"127.0.0.1:{port_of(first)}", "grpc-address")
+
+
+def test_an_unknown_host_is_an_error_of_the_flag():
+    """A name that does not resolve is said, and which flag has it."""
+    with pytest.raises(SettingsInvalid, match="--http-address: cannot resolve"):
+        listen("does-not-exist.invalid:1", "http-address")
+
+
+def test_no_host_means_every_address():
+    """`:port` is reachable over IPv4."""
+    with listen(":0", "http-address") as bound:
+        socket.create_connection(("127.0.0.1", port_of(bound)), 5).close()
+
+
+async def test_a_stop_waits_for_running_requests():
+    """Requests that were begun end well; new connections are refused; the loop lives on."""
+    begun, finish = asyncio.Event(), asyncio.Event()
+
+    async def application(_scope, _receive, send):
+        begun.set()
+        await finish.wait()
+        await send_answer(send, Answer(200, b"done"))
+
+    servers = [HTTPServer(application, listen("127.0.0.1:0", "x"), grace_s=10) for _ in range(2)]
+    tasks = [asyncio.create_task(server.serve()) for server in servers]
+    url = f"http://127.0.0.1:{servers[0].port}/"
+    async with httpx.AsyncClient() as client:
+        request = asyncio.create_task(client.get(url))
+        await begun.wait()
+        stopping = asyncio.create_task(servers[0].stop())
+        await asyncio.sleep(0.3)
+        assert not stopping.done()
+        finish.set()
+        assert (await request).text == "done"
+        await asyncio.gather(stopping, servers[1].stop())
+        with pytest.raises(httpx.ConnectError):
+            await client.get(url)
+    await asyncio.gather(*tasks)
+
+
+async def test_the_grace_period_is_kept():
+    """A request that does not end is cancelled after the grace period."""
+    begun = asyncio.Event()
+
+    async def application(_scope, _receive, _send):
+        begun.set()
+        await asyncio.sleep(3600)
+
+    server = HTTPServer(application, listen("127.0.0.1:0", "x"), grace_s=1)
+    serving = asyncio.create_task(server.serve())
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    await begun.wait()
+    await asyncio.wait_for(server.stop(), 5)
+    await serving
+    writer.close()
+    assert b"200" not in await reader.read()
