@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bodies import Load
-from processes import Server
+from thanostack.testing.bodies import Load
+from thanostack.testing.processes import Server
 
 Start = Callable[[Path], AbstractContextManager[Server]]
 
@@ -46,8 +46,7 @@ def measure(start: Start, load: Load) -> Cost:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "data"
         with start(folder) as server:
-            ready = "/-/ready" if server.query_url and "victoria" not in server.name else "/health"
-            server.wait_ready(server.query_url + ready)
+            server.wait_ready()
             marks = [server.cpu_s()]
             for _, bodies in load.requests():
                 server.send(bodies)

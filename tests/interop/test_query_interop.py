@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.enable_socket]
 ROOT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("THANOSTACK_PEER_CACHE", Path.home() / ".cache/thanostack/peers"))
 THANOS = CACHE / "thanos-v0.42.4" / "thanos"
-START_S = 120
+START_S = 300
 STEP_MS = 15_000
 SAMPLES = 240
 

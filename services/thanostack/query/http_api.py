@@ -193,6 +193,7 @@ class QueryAPI:
 
         def measured() -> Any:
             self._metrics.gate_seconds.observe(time.monotonic() - waiting)
+            self._metrics.queries_total.inc()
             deadline.check()
             with self._metrics.queries_in_flight.track_inprogress():
                 return work()

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from thanostack.runtime.metrics import HTTPMetrics
 
 _SPAN_BUCKETS = tuple(15 * 60 * 2**power for power in range(12))
-_GATE_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.6, 1, 2, 3.5, 5, 10)
+_GATE_BUCKETS = (0.01, 0.1, 0.3, 0.6, 1, 3, 6, 9, 20, 30, 60, 90, 120, 240, 360, 720)
 
 
 class QueryMetrics:
@@ -39,8 +39,13 @@ class QueryMetrics:
             "Maximum number of concurrent queries.",
             registry=registry,
         )
+        self.queries_total = Counter(
+            "thanos_query_concurrent_gate_queries_total",
+            "Total number of queries.",
+            registry=registry,
+        )
         self.gate_seconds = Histogram(
-            "thanos_query_concurrent_gate_duration_seconds",
+            "thanos_query_concurrent_gate_queries_duration_seconds",
             "How many seconds it took for queries to wait at the gate.",
             buckets=_GATE_BUCKETS,
             registry=registry,

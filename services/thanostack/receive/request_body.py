@@ -20,7 +20,7 @@ from thanostack.runtime.http_common import Message, Receive
 _BUSY_RETRY_S: Final = 1
 
 
-class ClientGone(Exception):  # noqa: N818 - nobody reports it
+class ClientGone(Exception):
     """The sender went away before its body was complete."""
 
 

@@ -22,6 +22,7 @@ from thanostack.runtime.version import describe
 
 PROGRAM: Final = "thanostack"
 _HELP_WIDTH: Final = 92
+_ADDRESSES: Final = frozenset({"http-address", "grpc-address", "remote-write.address"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,7 @@ def _run(name: str, parsed: Split) -> int:
     settings = load(settings_of(name), parsed.flags)
     from thanostack.runtime import kernel_cache, kernel_pool, process
 
+    _check_addresses(settings)
     log = process.log_of(name, settings)
     if COMMANDS[name].compiles_beside:
         kernel_pool.start(name, log)
@@ -122,6 +124,15 @@ def _run(name: str, parsed: Split) -> int:
         kernel_cache.warm_up(name, log)
     wiring = importlib.import_module(f"thanostack.{name}.wiring")
     return process.run(name, settings, wiring.start, log)
+
+
+def _check_addresses(settings: Settings) -> None:
+    """Find a busy port before kernels are compiled, not minutes later."""
+    from thanostack.runtime.http_server import listen
+
+    for field, declared in settings.flags().items():
+        if declared.name in _ADDRESSES:
+            listen(getattr(settings, field), declared.name).close()
 
 
 def _names() -> str:

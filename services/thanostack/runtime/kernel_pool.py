@@ -6,7 +6,8 @@ Here importing compiles nothing, and two children work through the cold kernels,
     @kernel ──> Deferred ──first call──> compiled in the cache? ──yes──> loaded
                                               └──no──> moved forward, waited for, loaded
 
-Order: the write path, what a caller waits for, what plain selectors need, all else. A child that
+Order: what the first write needs, what a caller waits for, what plain selectors need, all else. On
+two idle cores the first write is taken and `up` is answered within the first minute. A child that
 dies is not an error here: the caller compiles for itself, or fails with a traceback.
 
 Invariants: kernel modules are imported after `start`; what is warm is never deferred.
@@ -33,8 +34,18 @@ CHILDREN: Final = 2
 _PACKAGE: Final = Path(__file__).parent.parent
 _KERNELS: Final = "thanostack.lib.kernels."
 _NAME = re.compile(r"^@kernel\([^\n]*(?:\n(?!def ).*)*\ndef (\w+)", re.MULTILINE)
-_WRITE_PATH: Final = ("remote_write_scan", "head_", "label_canonical", "xor_", "wal_")
-_READ_PATH: Final = ("label_order", "storeapi_dedup", "promql_labels", "promql_windows", "promapi")
+WRITE_PATH: Final = (
+    "head_create", "head_resolve", "head_apply", "label_canonicalise", "remote_write_scan",
+    "wal_encode_series", "head_stage", "wal_frame", "message_runs", "head_labels",
+)  # fmt: skip
+"""What the first write needs, the slowest to compile first."""
+PLAIN_SELECTOR: Final = (
+    "write_json_series", "sort_label_runs", "xor_decode", "instant_rows", "intern_pairs",
+    "head_snapshot", "intern_sets", "edit_label_runs", "head_find_pair", "split_lanes",
+    "encode_sets", "take_label_runs", "xor_sample_counts",
+)  # fmt: skip
+"""What a query such as `up` needs besides."""
+_RANK: Final = {name: rank for rank, name in enumerate((*WRITE_PATH, *PLAIN_SELECTOR))}
 _CHILD: Final = """
 import importlib, sys
 from thanostack.runtime.kernel_pool import defer
@@ -214,9 +225,14 @@ def start(component: str, log: Logger) -> None:
     cold = cold_kernels(component)
     if not cold:
         return
-    n_urgent = sum(module.removeprefix(_KERNELS).startswith(_WRITE_PATH) for module, _ in cold)
+    n_urgent = sum(name in WRITE_PATH for _, name in cold)
     _pool = KernelPool(cold, n_urgent, log)
     defer(_pool.want)
+
+
+def is_compiling() -> bool:
+    """Return whether this process began with cold kernels."""
+    return _pool is not None
 
 
 def wait_for_write_path() -> None:
@@ -230,17 +246,11 @@ def cold_kernels(component: str) -> list[tuple[str, str]]:
     from thanostack.lib.kernels import _jit
 
     cold = []
-    for module in sorted(kernel_modules_of(component), key=_rank):
+    for module in kernel_modules_of(component):
         folder = f"{module}-{_jit.module_stamp(module)}"
         text = (_PACKAGE / "lib" / "kernels" / f"{module}.py").read_text(encoding="utf-8")
         for name in _NAME.findall(text):
             pattern = f"{module}.{name}-*.nbi"
             if not any(list((root / folder).glob(pattern)) for root in _jit.cache_roots()):
                 cold.append((_KERNELS + module, name))
-    return cold
-
-
-def _rank(module: str) -> int:
-    if module.startswith(_WRITE_PATH):
-        return 0
-    return 1 if module.startswith(_READ_PATH) else 2
+    return sorted(cold, key=lambda kernel: _RANK.get(kernel[1], len(_RANK)))

@@ -1,7 +1,7 @@
 """The standalone process, put together; read this to see everything it consists of.
 
 ports    ──bound first: a busy one is an error before anything slow
-HTTP     ──serves at once: page, metrics, probes; writes get 503 until ready
+HTTP     ──serves at once: page, metrics, probes; queries and writes get 503 until ready
 kernels  ──of the write path are waited for; others compile in the background
 storage  ──replayed in a thread
 gRPC     ──serves when storage is open
@@ -14,8 +14,6 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from fastapi import FastAPI
-
 from thanostack.lib.foundation.ids import Tenant
 from thanostack.query.endpoints import LocalEndpoint
 from thanostack.query.wiring import Querier
@@ -27,6 +25,7 @@ from thanostack.standalone.banner import banner, demo_banner, reachable
 from thanostack.standalone.demo import feed
 from thanostack.standalone.self_scrape import SelfScrape, scrape_forever
 from thanostack.standalone.settings import StandaloneSettings
+from thanostack.standalone.start_gate import StartGate
 
 LOCAL_NAME: Final = "standalone"
 """How the querier calls the storage of its own process."""
@@ -45,20 +44,23 @@ async def start(settings: StandaloneSettings, process: Process) -> None:
         http_metrics=ingestor.http_metrics,
     )
     grace_s = settings.http_grace_period / 1000
-    pages = HTTPServer(_pages(querier), http_socket, grace_s=grace_s)
+    gate = StartGate(querier.pages(), settings.route_prefix, process.probes)
+    pages = HTTPServer(gate, http_socket, grace_s=grace_s)
     writes = HTTPServer(ingestor.write_api(), write_socket, grace_s=grace_s)
     for name, server in (("http", pages), ("remote-write", writes)):
         process.supervisor.task(name, server.serve())
         process.supervisor.drain(name, server.stop)
-    await asyncio.to_thread(kernel_pool.wait_for_write_path)
+    if kernel_pool.is_compiling():
+        process.probes.set_not_ready("compiling kernels, once on this machine; see the log")
+        await asyncio.to_thread(kernel_pool.wait_for_write_path)
+    process.probes.set_not_ready("opening the storage")
     await ingestor.open()
     await ingestor.serve_grpc(grpc_socket)
     await querier.discover()
-    http = reachable(parse_address(settings.http_address, "http-address")[0], pages.port)
-    write = reachable(
-        parse_address(settings.remote_write_address, "remote-write.address")[0], writes.port
-    )
+    http = _shown(settings.http_address, "http-address", pages)
+    write = _shown(settings.remote_write_address, "remote-write.address", writes)
     process.log.info("serving", http=pages.port, grpc=ingestor.grpc_port, remote_write=writes.port)
+    gate.open()
     process.probes.set_ready()
     _scrape_itself(ingestor, settings, process, http)
     print(banner(http, write, settings.route_prefix), flush=True)
@@ -67,10 +69,8 @@ async def start(settings: StandaloneSettings, process: Process) -> None:
         print(f"\n{demo_banner(http, settings.route_prefix)}", flush=True)
 
 
-def _pages(querier: Querier) -> FastAPI:
-    pages = querier.pages()
-    pages.title = "thanostack standalone"
-    return pages
+def _shown(address: str, flag: str, server: HTTPServer) -> str:
+    return reachable(parse_address(address, flag)[0], server.port)
 
 
 def _scrape_itself(

@@ -97,7 +97,7 @@ class ScriptError(Exception):
     """A script that cannot be read."""
 
 
-class _Mismatch(Exception):  # noqa: N818
+class _Mismatch(Exception):
     """A result that is not what the script says."""
 
 

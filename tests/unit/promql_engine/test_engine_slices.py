@@ -117,11 +117,8 @@ def test_a_query_is_cancelled_between_batches():
             thread.join()
             return samples(*args)
 
-        sources[0] = type(
-            "Source",
-            (),
-            {"labels": sources[0].labels, "warnings": (), "samples": staticmethod(read)},
-        )()
+        parts = {"labels": sources[0].labels, "warnings": (), "samples": staticmethod(read)}
+        sources[0] = type("Source", (), parts)()
         return sources
 
     queryable = type("Queryable", (), {"select": staticmethod(cancelling)})()

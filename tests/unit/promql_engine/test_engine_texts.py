@@ -33,9 +33,10 @@ def instant(query, options=EngineOptions()):  # noqa: B008
 def test_positions_are_line_and_column():
     """The position is that of the argument; columns begin anew on each line."""
     result = instant("1 +\n  rate(g[5m])")
-    assert result.infos == (
+    (info,) = result.infos
+    assert info == (
         "PromQL info: metric might not be a counter, name does not end in "
-        '_total/_sum/_count/_bucket: "g" (2:8)',
+        '_total/_sum/_count/_bucket: "g" (2:8)'
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 
@@ -67,3 +68,14 @@ def test_help_does_not_load_kernels():
         [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
     )
     assert shown.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_busy_port_is_found_before_anything_slow(capsys, tmp_path):
+    """One line names the flag that helps; no kernel was compiled and nothing opened for it."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        flag = f"--remote-write.address=127.0.0.1:{taken.getsockname()[1]}"
+        others = ("--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0")
+        path = f"--tsdb.path={tmp_path / 'data'}"
+        assert main(["receive", "--label", 'a="b"', path, *others, flag]) == 1
+    assert "already in use" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()

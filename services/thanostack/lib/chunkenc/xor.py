@@ -1,7 +1,7 @@
 """XOR chunks: columns to chunk bytes and back.
 
-The kernels are in `kernels/xor_chunk.py`; this module validates, allocates and interprets. Histogram
-encodings (2, 3) are recognised and refused with a clear error until their columns exist.
+The kernels are in `kernels/xor_chunk.py`; this module validates, allocates and interprets.
+Histogram encodings (2, 3) are recognised and refused with a clear error until their columns exist.
 
 Source: docs/formats/chunks.md.
 """

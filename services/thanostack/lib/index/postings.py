@@ -56,7 +56,8 @@ class PostingsTable:
     def _spans(self, entries: Uint32Array) -> list[list[int]]:
         spans = np.empty(5 * len(entries), np.int64)
         status = index_read.list_table_values(self._data, self._start, self._stop, entries, spans)
-        assert status == 0, "entries were scanned"
+        if status < 0:
+            raise self._corrupt("a list lies beyond the end of the file")
         rows: list[list[int]] = spans.reshape(-1, 5).tolist()
         return rows
 

@@ -20,6 +20,7 @@ from thanostack.lib.index.symbols import SymbolTable
 from thanostack.lib.index.toc import SERIES_ALIGN, TOC_BYTES, read_toc
 from thanostack.lib.kernels import index_read
 from thanostack.lib.kernels._types import CHUNK_DTYPE
+from thanostack.lib.model.label_order import compare_runs
 from thanostack.lib.model.label_runs import Int64Array, LabelRuns, Uint8Array
 from thanostack.lib.model.series import ChunkArray
 
@@ -29,6 +30,7 @@ _REASONS = {
     index_read.BAD_CHECKSUM: "the checksum of a series differs",
     index_read.BAD_LABELS: "the labels of a series are damaged",
     index_read.BAD_CHUNKS: "the chunks of a series are damaged",
+    index_read.BAD_ORDER: "series are out of label order",
 }
 BATCH_SERIES = 2000
 _LABEL_BYTES = 1 << 20
@@ -130,16 +132,21 @@ class IndexReader:
             maxt,
         )
         label_bytes, n_chunks = _LABEL_BYTES, _CHUNKS
+        last_run: bytes | None = None
         while state[index_read.NEXT_ROW] < len(postings):
             status, rows = self._decode(postings, state, batch_series, label_bytes, n_chunks)
             if status == index_read.NO_ROOM and label_bytes < _LABEL_BYTES_MAX:
                 label_bytes, n_chunks = 8 * label_bytes, 8 * n_chunks
                 continue
+            if status > 0 and last_run is not None:
+                ascends = compare_runs(last_run, rows.labels.run(0)) < 0
+                status = status if ascends else index_read.BAD_ORDER
             if status < 0:
                 raise IndexCorrupt(
                     self._file, int(state[index_read.LAST_REF]), _REASONS[int(status)]
                 )
             if status:
+                last_run = rows.labels.run(status - 1)
                 yield rows
 
     def _decode(

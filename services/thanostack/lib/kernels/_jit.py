@@ -70,6 +70,11 @@ def device(function):
     )(function)  # fmt: skip
 
 
+def routine(function):
+    """Mark a big helper that only kernels call: a real call, so that it is compiled in once."""
+    return njit(nogil=True, error_model="numpy", fastmath=False, _nrt=False)(function)
+
+
 def sorting_device(function):
     """Mark a helper that sorts; only kernels with `sorts=True` may call it."""
     return njit(nogil=True, error_model="numpy", fastmath=False)(function)
@@ -101,7 +106,7 @@ def _target() -> tuple:
 def cache_roots() -> list[pathlib.Path]:
     """Return the folders that may hold compiled kernels, the preferred one first."""
     roots = [os.environ.get("THANOSTACK_KERNEL_CACHE")]
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    home = os.environ.get("XDG_CACHE_HOME") or str(pathlib.Path.home() / ".cache")
     roots += [f"{home}/thanostack/kernels", f"{tempfile.gettempdir()}/thanostack-kernels"]
     return [pathlib.Path(root) for root in roots if root]
 

@@ -29,7 +29,13 @@ def array_out(item, ndim=1):
 
 
 i32, i64, u32, u64, f64, u8, boolean = (
-    types.int32, types.int64, types.uint32, types.uint64, types.float64, types.uint8, types.boolean,
+    types.int32,
+    types.int64,
+    types.uint32,
+    types.uint64,
+    types.float64,
+    types.uint8,
+    types.boolean,
 )
 BYTES = array_in(u8)
 BYTES_OUT = array_out(u8)

@@ -5,7 +5,7 @@ Source: xxHash specification, XXH64.
 
 import numpy as np
 
-from thanostack.lib.kernels._jit import device
+from thanostack.lib.kernels._jit import device, routine
 from thanostack.lib.kernels.wide import load64
 
 _P1 = np.uint64(11400714785074694791)
@@ -48,7 +48,7 @@ def _stripes(a, start, stop):
     return state, i
 
 
-@device
+@routine
 def xxh64(a, start, stop):
     """Return the XXH64 of the bytes `[start, stop)` as uint64; the range lies inside `a`."""
     length = stop - start

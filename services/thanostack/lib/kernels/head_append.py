@@ -7,13 +7,15 @@ Staging changes nothing that a reader or a later request could see: a row only n
 request's epoch, which staged sample is its newest. When the log refuses, the epoch passes and
 the notes are void; there is nothing to roll back.
 
-Source: Prometheus `tsdb/head_append.go` (append rules, sizing of chunks), docs/formats/chunks-head.md.
+Source: Prometheus `tsdb/head_append.go` (append rules, sizing of chunks);
+docs/formats/chunks-head.md.
 """
 
 import numpy as np
 
-from thanostack.lib.kernels._jit import device, kernel
+from thanostack.lib.kernels._jit import device, kernel, routine
 from thanostack.lib.kernels._types import BYTES_OUT, I64, I64_OUT, U64, U64_OUT, i64
+from thanostack.lib.kernels.head_series import NEVER
 from thanostack.lib.kernels.head_types import (
     CHUNK_BYTES_MAX,
     CHUNKS,
@@ -30,7 +32,6 @@ from thanostack.lib.kernels.head_types import (
     SLAB_SLACK,
     SLABS_TOP,
 )
-from thanostack.lib.kernels.head_series import NEVER
 from thanostack.lib.kernels.varint import write_uvarint, write_varint
 from thanostack.lib.kernels.wide import (
     copy_bytes,
@@ -42,7 +43,9 @@ from thanostack.lib.kernels.wide import (
 )
 from thanostack.lib.kernels.xor_chunk import append_to_chunk, start_chunk
 
-STORED, DUPLICATE, OUT_OF_ORDER, OUT_OF_BOUNDS, TOO_FAR, CONFLICT, UNKNOWN, FIRST_REJECTED = range(8)
+STORED, DUPLICATE, OUT_OF_ORDER, OUT_OF_BOUNDS, TOO_FAR, CONFLICT, UNKNOWN, FIRST_REJECTED = range(
+    8
+)
 SLABS_FULL, CLOSED_FULL = -1, -2
 SAMPLE_RECORD_BYTES = 30  # Bound: two ten-byte varints and eight bytes; the header takes 17 once.
 _FRAME_MAX = 1200
@@ -151,7 +154,7 @@ def free_slab(head, at, size_class):
     head.meta[FREE_SLAB + size_class] = at + 1
 
 
-@device
+@routine
 def _grow_slab(head, row):
     """Move the open chunk to the next slab class; False when the arena is full."""
     size_class = np.int64(row.slab_class)
@@ -183,7 +186,7 @@ def _predict_end(first, last, end):
     return np.int64(np.float64(first) + np.float64(end - first) / np.floor(n))
 
 
-@device
+@routine
 def close_chunk(head, r, row):
     """Write the open chunk of a row as a chunks_head frame and free its slab; CLOSED_FULL or 0."""
     at = head.meta[CLOSED_TOP]

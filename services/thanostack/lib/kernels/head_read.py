@@ -134,7 +134,7 @@ def head_snapshot(head, rows, mint, maxt, offsets, chunks, refs, out):
 
 @kernel(i64(HEAD, I64, i64))
 def head_place_closed(head, refs, first):
-    """Give the closed chunks from index `first` on their chunks_head references; return their number.
+    """Give the closed chunks from index `first` on their file references; return their number.
 
     Args:
         head: the tables; the frames are free again afterwards.
@@ -164,8 +164,8 @@ def head_drop_before(head, mint):
     """Forget all chunks that end before mint; return the number of rows left without any.
 
     The head's earliest time becomes that of what is left, as upstream: after a gap of days nobody
-    has to cut one empty block range after the other. The records move together in place, in the order in which the chunks were closed, so that each
-    row's list can be linked anew from the front.
+    has to cut one empty block range after the other. The records move together in place, in the
+    order in which the chunks were closed, so that each row's list can be linked anew.
     """
     for r in range(head.meta[ROWS]):
         head.tails[r] = np.int32(-1)
@@ -241,5 +241,3 @@ def head_attach_chunks(head, rows, mints, maxts, refs, lengths):
         row.last_t = maxts[k]
         count += 1
     return count
-
-

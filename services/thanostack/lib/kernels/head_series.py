@@ -1,17 +1,17 @@
 """The head's series table: find rows by label bytes, create rows, index their label pairs.
 
     label run --next-row guess, else XXH64--> table --> row
-    row --> pairs (one record a label pair) --> postings (rows that carry it, ascending by creation)
+    row --> pairs (one record a label pair) --> postings (rows that carry it, as they came)
 
-A sender repeats its series in the same order, so each row remembers which row followed it: comparing
-bytes with that guess skips hashing. Equality is always decided by bytes, never by a hash.
+A sender repeats its series in the same order, so each row remembers which row followed it:
+comparing bytes with that guess skips hashing. Equality is always decided by bytes, never by a hash.
 
 Invariants: a row's key is canonical; a key is in the table once; the table is at most half full.
 """
 
 import numpy as np
 
-from thanostack.lib.kernels._jit import device, kernel
+from thanostack.lib.kernels._jit import device, kernel, routine
 from thanostack.lib.kernels._types import BYTES, BYTES_OUT, I32_OUT, I64, I64_OUT, U64_OUT, i64
 from thanostack.lib.kernels.hashing import xxh64
 from thanostack.lib.kernels.head_types import (
@@ -30,7 +30,14 @@ from thanostack.lib.kernels.head_types import (
 from thanostack.lib.kernels.varint import read_length
 from thanostack.lib.kernels.wide import copy_bytes, equal_bytes
 
-TABLE_FULL, PAIR_TABLE_FULL, ROWS_FULL, KEYS_FULL, PAIRS_FULL, POSTINGS_FULL = -1, -2, -3, -4, -5, -6
+TABLE_FULL, PAIR_TABLE_FULL, ROWS_FULL, KEYS_FULL, PAIRS_FULL, POSTINGS_FULL = (
+    -1,
+    -2,
+    -3,
+    -4,
+    -5,
+    -6,
+)
 NEVER = np.int64(-(1 << 63))
 
 
@@ -131,7 +138,7 @@ def _find_pair(head, data, start, length, hash32):
     return np.int64(-1)
 
 
-@device
+@routine
 def _new_pair(head, data, start, length, hash32):
     """Append a record with a copy of its bytes and return its index, or PAIRS_FULL."""
     p = head.meta[PAIRS]
@@ -154,7 +161,7 @@ def _new_pair(head, data, start, length, hash32):
     return np.int64(p)
 
 
-@device
+@routine
 def _name_record(head, data, start, length):
     """Return the record of a name, `0A n name` at `start`, creating it when new."""
     hash32 = np.uint32(xxh64(data, start, start + length) & np.uint64(0xFFFFFFFF))
@@ -167,7 +174,7 @@ def _name_record(head, data, start, length):
     return np.int64(p)
 
 
-@device
+@routine
 def _append_posting(head, p, r):
     """Append a row to a pair's list, which doubles when full; False when the arena is."""
     pair = head.pairs[p]
@@ -198,7 +205,7 @@ def _append_posting(head, p, r):
     return True
 
 
-@device
+@routine
 def _index_row(head, keys, start, stop, r):
     """Add a row to the postings of each pair of its run; 0, or PAIRS_FULL or POSTINGS_FULL."""
     i = start
@@ -311,7 +318,7 @@ def head_create(head, data, bounds, first, count, refs, rows, created):
     Args:
         head: the tables.
         data: uint8[n].
-        bounds: int64[2 count]; canonical runs; a negative start is left out (its row stays as it is).
+        bounds: int64[2 count]; canonical runs; one with a negative start is left out.
         first, count: runs [first, count) are handled.
         refs: uint64[count]; the series reference to give to a new row, 0 = the next one.
         rows: int64[count], written.
@@ -411,7 +418,10 @@ def head_next_pair(head, kind, index):
 
 @kernel(i64(HEAD, i64, I64_OUT))
 def head_name_pairs(head, name, out):
-    """Write the pair records of a name record, newest first; return their number (may exceed out)."""
+    """Write the pair records of a name record, newest first; return their number.
+
+    The number may exceed the room in `out`: call again with more.
+    """
     count = np.int64(0)
     p = np.int64(head.pairs[name].next)
     while p >= 0:

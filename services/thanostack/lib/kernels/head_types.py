@@ -12,7 +12,7 @@ All arrays are views of reserved address space: they never move, pages appear wh
 Slots of both hash tables are `hash32 << 32 | index + 1`, 0 free, probed linearly.
 """
 
-from collections import namedtuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import from_dtype, types
@@ -65,7 +65,9 @@ PAIR_DTYPE = np.dtype(
 )
 
 # Indices into `meta`.
-ROWS, KEYS_TOP, SLABS_TOP, CHUNKS, CLOSED_TOP, PAIRS, PAIR_BYTES_TOP, POSTINGS_TOP, NEWEST_NAME = range(9)
+ROWS, KEYS_TOP, SLABS_TOP, CHUNKS, CLOSED_TOP, PAIRS, PAIR_BYTES_TOP, POSTINGS_TOP, NEWEST_NAME = (
+    range(9)
+)
 NEXT_REF, MAX_T, MIN_T, FREE_ROW, EPOCH, ALIVE = range(9, 15)
 FREE_SLAB = 16  # one list head a slab class, offset + 1
 FREE_POSTINGS = 32  # one list head a power of two, offset + 1
@@ -79,16 +81,41 @@ SLAB_SLACK = 32  # a sample takes at most 20 bytes, a bit write reaches 9 beyond
 SAMPLES_PER_CHUNK = 120
 CHUNK_BYTES_MAX = 1024 - 19
 
-HeadTables = namedtuple(
-    "HeadTables",
-    "meta rows refs tails slabs chunks closed keys table pairs pair_table pair_bytes postings",
-)
+
+class HeadTables(NamedTuple):
+    """The arrays of one head, in the order that kernels take them."""
+
+    meta: Any
+    rows: Any
+    refs: Any
+    tails: Any
+    slabs: Any
+    chunks: Any
+    closed: Any
+    keys: Any
+    table: Any
+    pairs: Any
+    pair_table: Any
+    pair_bytes: Any
+    postings: Any
+
 
 _ROWS = array_out(from_dtype(ROW_DTYPE))
 HEAD = types.NamedTuple(
     [
-        I64_OUT, _ROWS, I64_OUT, I32_OUT, BYTES_OUT, array_out(from_dtype(CLOSED_DTYPE)), BYTES_OUT,
-        BYTES_OUT, U64_OUT, array_out(from_dtype(PAIR_DTYPE)), U64_OUT, BYTES_OUT, I32_OUT,
+        I64_OUT,
+        _ROWS,
+        I64_OUT,
+        I32_OUT,
+        BYTES_OUT,
+        array_out(from_dtype(CLOSED_DTYPE)),
+        BYTES_OUT,
+        BYTES_OUT,
+        U64_OUT,
+        array_out(from_dtype(PAIR_DTYPE)),
+        U64_OUT,
+        BYTES_OUT,
+        I32_OUT,
     ],
     HeadTables,
 )

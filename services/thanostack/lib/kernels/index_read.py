@@ -9,7 +9,7 @@ Source: `docs/formats/index.md`, `docs/formats/chunks.md`; Prometheus `tsdb/inde
 
 import numpy as np
 
-from thanostack.lib.kernels._jit import device, kernel
+from thanostack.lib.kernels._jit import device, kernel, routine
 from thanostack.lib.kernels._types import (
     BYTES,
     BYTES_OUT,
@@ -21,7 +21,7 @@ from thanostack.lib.kernels._types import (
     i64,
     u32,
 )
-from thanostack.lib.kernels.label_order import compare_bytes
+from thanostack.lib.kernels.label_order import compare_bytes, compare_spans
 from thanostack.lib.kernels.varint import (
     read_length,
     read_uvarint,
@@ -34,7 +34,7 @@ from thanostack.lib.kernels.wide import copy_bytes, crc32c, load_be32
 _U32 = array_in(u32)
 _U32_OUT = array_out(u32)
 
-BAD_LENGTH, BAD_CHECKSUM, BAD_LABELS, BAD_CHUNKS, NO_ROOM = -1, -2, -3, -4, -5
+BAD_LENGTH, BAD_CHECKSUM, BAD_LABELS, BAD_CHUNKS, NO_ROOM, BAD_ORDER = -1, -2, -3, -4, -5, -6
 SYMBOLS_START, SYMBOLS_STOP, SERIES_STOP, VERSION, MINT, MAXT, NEXT_ROW, LAST_REF = range(8)
 
 
@@ -56,7 +56,7 @@ def scan_symbols(data, start, stop, offsets):
     return np.int64(0)
 
 
-@device
+@routine
 def _read_entry(data, i, stop):
     """Return (name, name length, value, value length, after) of a postings table entry.
 
@@ -183,7 +183,7 @@ def list_table_values(data, start, stop, entries, spans):
     return np.int64(0)
 
 
-@device
+@routine
 def _symbol(data, symbols, state, reference):
     """Return (length, offset) of a symbol; offset -1 for a reference to none."""
     if state[VERSION] == 1:
@@ -197,7 +197,7 @@ def _symbol(data, symbols, state, reference):
     return read_length(data, at, state[SYMBOLS_STOP])
 
 
-@device
+@routine
 def _decode_labels(data, i, stop, symbols, state, out, at):
     """Write the run of a series, label count at `i`; return its end in `out`, or a status."""
     count, i = read_uvarint(data, i, stop)
@@ -241,7 +241,7 @@ def _decode_labels(data, i, stop, symbols, state, out, at):
     return at
 
 
-@device
+@routine
 def _skip_labels(data, i, stop):
     count, i = read_uvarint(data, i, stop)
     # Bound: a label takes two bytes at least, so a lying count ends with the entry.
@@ -254,7 +254,7 @@ def _skip_labels(data, i, stop):
     return i
 
 
-@device
+@routine
 def _decode_chunks(data, i, stop, state, out, at):
     """Write the chunks that overlap [MINT, MAXT]; return their end in `out`, or a status.
 
@@ -288,11 +288,11 @@ def _decode_chunks(data, i, stop, state, out, at):
             continue
         if at >= out.shape[0]:
             return np.int64(NO_ROOM)
-        out[at].mint = mint
-        out[at].maxt = maxt
-        out[at].start = ref
-        out[at].length = 0
-        out[at].encoding = 0
+        out[at]["mint"] = mint
+        out[at]["maxt"] = maxt
+        out[at]["start"] = ref
+        out[at]["length"] = 0
+        out[at]["encoding"] = 0
         at += 1
     return at
 
@@ -315,7 +315,8 @@ def decode_series(data, refs, symbols, state, out, out_offsets, chunk_offsets, c
 
     Returns:
         The series written, NEXT_ROW telling where to go on; BAD_LENGTH, BAD_CHECKSUM, BAD_LABELS,
-        BAD_CHUNKS for a damaged entry at LAST_REF; NO_ROOM when not even one series fits.
+        BAD_CHUNKS for a damaged entry at LAST_REF, BAD_ORDER for one that is not above the one
+        before; NO_ROOM when not even one series fits.
     """
     count = np.int64(0)
     at = np.int64(0)
@@ -349,6 +350,9 @@ def decode_series(data, refs, symbols, state, out, out_offsets, chunk_offsets, c
         if worst < 0:
             return worst
         if last_chunk > c:
+            before = out_offsets[max(count - 1, np.int64(0))]
+            if count > 0 and compare_spans(out, before, at, out, at, end) != -1:
+                return np.int64(BAD_ORDER)
             kept[count] = state[NEXT_ROW]
             count += 1
             at = end
@@ -405,12 +409,12 @@ def copy_chunks(segment, number, refs, chunks, out):
         if refs[c] >> 32 != number:
             continue
         length, body = read_length(segment, refs[c] & 0xFFFFFFFF, np.int64(segment.shape[0]))
-        start = chunks[c].start
-        if body < 0 or body + 1 + length > segment.shape[0] or length != chunks[c].length:
+        start = chunks[c]["start"]
+        if body < 0 or body + 1 + length > segment.shape[0] or length != chunks[c]["length"]:
             return np.int64(-1)
         if start < 0 or start + length > out.shape[0]:
             return np.int64(-1)
-        chunks[c].encoding = np.int32(segment[body])
+        chunks[c]["encoding"] = np.int32(segment[body])
         copy_bytes(segment, body + 1, length, out, start)
         copied += 1
     return copied

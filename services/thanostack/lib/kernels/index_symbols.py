@@ -17,7 +17,7 @@ Source: `docs/formats/index.md`; the idea is measured in `docs/performance.md`.
 
 import numpy as np
 
-from thanostack.lib.kernels._jit import device, kernel
+from thanostack.lib.kernels._jit import device, kernel, routine
 from thanostack.lib.kernels._types import (
     BYTES,
     BYTES_OUT,
@@ -39,7 +39,7 @@ from thanostack.lib.kernels.varint import uvarint_size, write_uvarint
 from thanostack.lib.kernels.wide import copy_bytes, equal_bytes
 
 
-@device
+@routine
 def _find_slot(data, start, stop, digest, table, hashes, arena, arena_offsets):
     """Return the table slot that holds this pair, or the free one where it belongs."""
     mask = table.shape[0] - 1
@@ -201,7 +201,7 @@ def split_label_pairs(arena, offsets, order, starts, stops, names):
     return count
 
 
-@device
+@routine
 def _compare_strings(data, starts, stops, x, y):
     return compare_bytes(
         data, starts[x], stops[x] - starts[x], data, starts[y], stops[y] - starts[y]

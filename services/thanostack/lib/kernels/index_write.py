@@ -99,14 +99,14 @@ def frame_chunks(data, chunks, chunk_offsets, state, out, cuts, meta, meta_offse
         last_maxt = np.int64(0)
         last_ref = np.int64(0)
         for c in range(first, stop):
-            start = chunks[c].start
-            length = np.int64(chunks[c].length)
-            encoding = np.int64(chunks[c].encoding)
+            start = chunks[c]["start"]
+            length = np.int64(chunks[c]["length"])
+            encoding = np.int64(chunks[c]["encoding"])
             if start < 0 or length < 2 or start > data.shape[0] - length:
                 return np.int64(-1)
-            if chunks[c].maxt < chunks[c].mint:
+            if chunks[c]["maxt"] < chunks[c]["mint"]:
                 return np.int64(-3)
-            if c > first and chunks[c].mint <= last_maxt:
+            if c > first and chunks[c]["mint"] <= last_maxt:
                 return np.int64(-2)
             pending += length + _CHUNK_OVERHEAD
             cut = c > first and pending + _SEGMENT_HEADER > state[SEGMENT_BYTES]
@@ -134,15 +134,15 @@ def frame_chunks(data, chunks, chunk_offsets, state, out, cuts, meta, meta_offse
             else:
                 state[FLOATS] += _sample_count(data, start, encoding)
             if c == first:
-                m = write_varint(meta, m, chunks[c].mint)
+                m = write_varint(meta, m, chunks[c]["mint"])
             else:
-                m = write_uvarint(meta, m, np.uint64(chunks[c].mint - last_maxt))
-            m = write_uvarint(meta, m, np.uint64(chunks[c].maxt - chunks[c].mint))
+                m = write_uvarint(meta, m, np.uint64(chunks[c]["mint"] - last_maxt))
+            m = write_uvarint(meta, m, np.uint64(chunks[c]["maxt"] - chunks[c]["mint"]))
             if c == first:
                 m = write_uvarint(meta, m, np.uint64(ref))
             else:
                 m = write_varint(meta, m, ref - last_ref)
-            last_maxt = chunks[c].maxt
+            last_maxt = chunks[c]["maxt"]
             last_ref = ref
         if stop > first:
             state[LAST_REF] = last_ref

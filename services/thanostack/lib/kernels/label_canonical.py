@@ -6,19 +6,26 @@ do not sort. Source: docs/formats/label-run.md.
 
 import numpy as np
 
-from thanostack.lib.kernels._jit import device, kernel
+from thanostack.lib.kernels._jit import device, kernel, routine
 from thanostack.lib.kernels._types import BYTES, BYTES_OUT, I64, I64_OUT, i64
 from thanostack.lib.kernels.remote_write_scan import skip_field
 from thanostack.lib.kernels.varint import read_length, read_uvarint, uvarint_size, write_uvarint
 from thanostack.lib.kernels.wide import copy_bytes
 
 MALFORMED, FULL, EMPTY_NAME, DUPLICATE_NAME, NOT_UTF8, TOO_MANY, EMPTY_VALUE, NO_LABELS = (
-    -1, -2, -3, -4, -5, -6, -7, -8,
+    -1,
+    -2,
+    -3,
+    -4,
+    -5,
+    -6,
+    -7,
+    -8,
 )
 BAD_SYMBOLS = -9  # given by remote write 2.0 before this module sees a series
 
 
-@device
+@routine
 def is_utf8(data, i, stop):
     """Return whether the bytes `[i, stop)` are UTF-8 without surrogates or overlong forms."""
     while i < stop:
@@ -109,12 +116,12 @@ def _insert_sorted(body, fields, k):
     return True
 
 
-@device
+@routine
 def canonicalise(body, start, stop, fields, out, at):
     """Write the canonical run of the Labels (field 1) found in `[start, stop)` at `at`.
 
-    Other fields are skipped, so the range may be a whole TimeSeries message. Return the offset after
-    the run, or a negative status.
+    Other fields are skipped, so the range may be a whole TimeSeries message. Return the offset
+    after the run, or a negative status.
     """
     i = start
     count = np.int64(0)
@@ -147,7 +154,9 @@ def canonicalise(body, start, stop, fields, out, at):
     for k in range(count):
         name, name_size = fields[4 * k], fields[4 * k + 1]
         value, value_size = fields[4 * k + 2], fields[4 * k + 3]
-        if not is_utf8(body, name, name + name_size) or not is_utf8(body, value, value + value_size):
+        if not is_utf8(body, name, name + name_size) or not is_utf8(
+            body, value, value + value_size
+        ):
             return np.int64(NOT_UTF8)
         size = 2 + name_size + value_size
         size += uvarint_size(np.uint64(name_size)) + uvarint_size(np.uint64(value_size))

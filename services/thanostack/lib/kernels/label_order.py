@@ -12,7 +12,7 @@ Source: Prometheus `model/labels` (`Compare`); `lib/model/label_runs.py` for the
 
 import numpy as np
 
-from thanostack.lib.kernels._jit import device, kernel
+from thanostack.lib.kernels._jit import device, kernel, routine
 from thanostack.lib.kernels._types import BYTES, BYTES_OUT, CHUNKS, CHUNKS_OUT, I64, I64_OUT, i64
 from thanostack.lib.kernels.varint import read_length
 from thanostack.lib.kernels.wide import copy_bytes, ctz64, load64, load_be64
@@ -83,9 +83,9 @@ def common_prefix(a, i, b, j, length):
     return done
 
 
-@device
-def _compare(a, i, a_stop, b, j, b_stop):
-    """Return -1, 0, 1, or 2 when either run is malformed where it matters."""
+@routine
+def compare_spans(a, i, a_stop, b, j, b_stop):
+    """Return -1, 0 or 1 for two runs in label order; 2 if one is malformed where it matters."""
     shorter = min(a_stop - i, b_stop - j)
     same = common_prefix(a, i, b, j, shorter)
     if same == shorter:
@@ -115,7 +115,7 @@ def _compare(a, i, a_stop, b, j, b_stop):
 @device
 def compare_rows(data, offsets, x, y):
     """Return -1, 0 or 1 for two rows in label order; 2 if one is malformed where it matters."""
-    return _compare(data, offsets[x], offsets[x + 1], data, offsets[y], offsets[y + 1])
+    return compare_spans(data, offsets[x], offsets[x + 1], data, offsets[y], offsets[y + 1])
 
 
 @device
@@ -132,10 +132,10 @@ def rows_in_bounds(data, offsets):
 @kernel(i64(BYTES, BYTES))
 def compare_label_runs(a, b):
     """Return -1, 0 or 1 for two runs in label order; 2 if one is malformed."""
-    return _compare(a, np.int64(0), a.shape[0], b, np.int64(0), b.shape[0])
+    return compare_spans(a, np.int64(0), a.shape[0], b, np.int64(0), b.shape[0])
 
 
-@device
+@routine
 def _merge_halves(data, offsets, source, target, low, middle, high):
     """Merge source[low:middle] and source[middle:high] to target; False when a run is malformed."""
     i = low
@@ -213,7 +213,7 @@ def sort_label_runs(data, offsets, scratch, order, groups):
     return count
 
 
-@device
+@routine
 def _sift_down(data, offsets, heads, heap, size, at):
     """Restore the heap of streams below `at`; False when a run is malformed."""
     while True:
@@ -437,35 +437,35 @@ def pack_chunks(chunks, data, at, out_chunks, out):
         The next offset; -1 when a chunk lies outside data or does not fit.
     """
     for c in range(chunks.shape[0]):
-        start = chunks[c].start
-        length = np.int64(chunks[c].length)
+        start = chunks[c]["start"]
+        length = np.int64(chunks[c]["length"])
         if start < 0 or length < 0 or start > data.shape[0] - length:
             return np.int64(-1)
         if at < 0 or at + length > out.shape[0]:
             return np.int64(-1)
         copy_bytes(data, start, length, out, at)
         out_chunks[c] = chunks[c]
-        out_chunks[c].start = at
+        out_chunks[c]["start"] = at
         at += length
     return at
 
 
-@device
+@routine
 def _chunk_order(data, x, y):
     """Return the order of two chunks by (mint, maxt, encoding, length, bytes)."""
-    if x.mint != y.mint:
-        return np.int64(-1) if x.mint < y.mint else np.int64(1)
-    if x.maxt != y.maxt:
-        return np.int64(-1) if x.maxt < y.maxt else np.int64(1)
-    if x.encoding != y.encoding:
-        return np.int64(-1) if x.encoding < y.encoding else np.int64(1)
-    if x.length != y.length:
-        return np.int64(-1) if x.length < y.length else np.int64(1)
-    length = np.int64(x.length)
-    return compare_bytes(data, x.start, length, data, y.start, length)
+    if x["mint"] != y["mint"]:
+        return np.int64(-1) if x["mint"] < y["mint"] else np.int64(1)
+    if x["maxt"] != y["maxt"]:
+        return np.int64(-1) if x["maxt"] < y["maxt"] else np.int64(1)
+    if x["encoding"] != y["encoding"]:
+        return np.int64(-1) if x["encoding"] < y["encoding"] else np.int64(1)
+    if x["length"] != y["length"]:
+        return np.int64(-1) if x["length"] < y["length"] else np.int64(1)
+    length = np.int64(x["length"])
+    return compare_bytes(data, x["start"], length, data, y["start"], length)
 
 
-@device
+@routine
 def _sort_chunks(data, chunks, scratch, low, high):
     """Sort chunks[low:high]; a bottom-up merge sort that leaves ordered neighbours alone."""
     width = np.int64(1)
@@ -511,8 +511,8 @@ def join_chunks(order, groups, starts, stops, chunks, data, scratch, out_offsets
         The number of chunks kept; -1 for a row or chunk out of bounds.
     """
     for c in range(chunks.shape[0]):
-        length = np.int64(chunks[c].length)
-        if chunks[c].start < 0 or length < 0 or chunks[c].start > data.shape[0] - length:
+        length = np.int64(chunks[c]["length"])
+        if chunks[c]["start"] < 0 or length < 0 or chunks[c]["start"] > data.shape[0] - length:
             return np.int64(-1)
     at = np.int64(0)
     out_offsets[0] = 0

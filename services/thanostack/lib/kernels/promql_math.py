@@ -37,7 +37,9 @@ _PI4_A, _PI4_B, _PI4_C = (
 )
 _TRIG_LIMIT = 536870912.0
 _LN2 = 0.693147180559945309417232121458176568
-_LN10 = 2.30258509299404568401799145468436421
+# Quotients of exact constants, rounded once as Go's compiler does it.
+_PER_LN2 = 1.44269504088896340735992468100189214
+_PER_LN10 = 0.434294481903251827651128918916605082
 
 
 @intrinsic
@@ -144,13 +146,13 @@ def go_log2(x):
         return np.float64(exponent - 1)
     if math.isnan(x) or math.isinf(x) or x <= 0:
         return go_log(x)
-    return go_log(fraction) * (1 / _LN2) + np.float64(exponent)
+    return go_log(fraction) * _PER_LN2 + np.float64(exponent)
 
 
 @device
 def go_log10(x):
     """Return the decimal logarithm."""
-    return go_log(x) * (1 / _LN10)
+    return go_log(x) * _PER_LN10
 
 
 @device
@@ -325,7 +327,7 @@ def go_tan(x):
     zz = z * z
     y = z
     if zz > 1e-14:
-        p = ((-1.30936939181383734205e4 * zz) + 1.15351664838587416140e6) * zz
+        p = ((-1.30936939181383777646e4 * zz) + 1.15351664838587416140e6) * zz
         p += -1.79565251976484877988e7
         q = ((zz + 1.36812963470692954678e4) * zz + -1.32089234440210967447e6) * zz
         q = (q + 2.50083801823357915839e7) * zz + -5.38695755929454629881e7
@@ -401,6 +403,8 @@ def go_acos(x):
 def go_sinh(x):
     """Return the hyperbolic sine."""
     a = abs(x)
+    if x == 0:
+        return x
     if a > 21:
         y = go_exp(a) * 0.5
     elif a > 0.5:
@@ -457,7 +461,7 @@ def go_asinh(x):
     elif a > 2:
         y = go_log(2 * a + 1 / (math.sqrt(a * a + 1) + a))
     elif a < 1.0 / 268435456:
-        y = a
+        return x
     else:
         y = go_log1p(a + a * a / (1 + math.sqrt(1 + a * a)))
     return -y if x < 0 else y
@@ -487,8 +491,8 @@ def go_atanh(x):
         return math.copysign(np.inf, x)
     a = abs(x)
     if a < 1.0 / 268435456:
-        y = a
-    elif a < 0.5:
+        return x
+    if a < 0.5:
         y = a + a
         y = 0.5 * go_log1p(y + y * a / (1 - a))
     else:

@@ -67,7 +67,7 @@ def read_sample(body, i, stop):
 
 @device
 def _scan_series(body, i, stop, n, timestamps, values, bounds, stats):
-    """Scan one TimeSeries; write its label bounds and samples from index n, return the next index."""
+    """Scan one TimeSeries into label bounds and samples from index n on; return the next index."""
     start = i
     labels_start = i
     labels_stop = i
@@ -122,9 +122,9 @@ def remote_write_scan(body, first, stop, bounds, offsets, timestamps, values, st
     Args:
         body: uint8[n]; the message is [first, stop).
         first, stop: inside the body.
-        bounds: int64[2 S], written; label run of series s is [bounds[2 s], bounds[2 s + 1]). A series
-            whose label fields do not stand together has -1 - (start of its TimeSeries message) and
-            that message's end instead.
+        bounds: int64[2 S], written; label run of series s is [bounds[2 s], bounds[2 s + 1]).
+            A series whose label fields do not stand together has -1 - (start of its TimeSeries
+            message) and that message's end instead.
         offsets: int64[S + 1], written; samples of series s are [offsets[s], offsets[s + 1]).
         timestamps: int64[N], written, ms.
         values: uint64[N], written; the bits of the values.
@@ -226,7 +226,7 @@ def _write_label(body, symbols, name, value, labels, at):
 
 @device
 def _write_labels(body, i, stop, symbols, labels, at):
-    """Write the labels that a packed list of references means; return the next offset or a status."""
+    """Write the labels that a packed list of references means; return the next offset or status."""
     while i < stop:
         name, i = read_uvarint(body, i, stop)
         if i < 0:

@@ -410,7 +410,7 @@ def _read_series(a, i, stop, wanted, out, at, chunks, c):
 
 @device
 def _next_series(a, i, stop):
-    """Return (start, stop, offset after) of the next Series of a batch; start -1 = none, -2 = bad."""
+    """Return (start, stop, offset after) of a batch's next Series; start -1 = none, -2 = bad."""
     while i < stop:
         tag, i = read_uvarint(a, i, stop)
         if i < 0:

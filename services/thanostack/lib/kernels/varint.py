@@ -13,7 +13,7 @@ from thanostack.lib.kernels._jit import device
 
 @device
 def read_uvarint(a, i, stop):
-    """Return (uint64 value, next offset) of the uvarint at `i`, bytes before `stop`; next -1 = bad."""
+    """Return (uint64 value, next offset) of the uvarint at `i`, before `stop`; next -1 = bad."""
     value = np.uint64(0)
     shift = np.uint64(0)
     while i < stop:

@@ -15,7 +15,7 @@ import numpy as np
 from numba import config, types
 from numba.extending import intrinsic, overload
 
-from thanostack.lib.kernels._jit import device
+from thanostack.lib.kernels._jit import device, routine
 
 _MASK64 = 0xFFFFFFFFFFFFFFFF
 
@@ -307,7 +307,7 @@ def _crc32c_update_overload(crc, a, start, stop):
     return table
 
 
-@device
+@routine
 def crc32c(a, start, stop):
     """Return the CRC-32C (Castagnoli) of the bytes `[start, stop)` as int64."""
     return np.int64(~np.uint32(_crc32c_update(np.uint32(0xFFFFFFFF), a, start, stop))) & np.int64(

@@ -1,6 +1,6 @@
 """XOR chunks of float samples: decode to columns, append one sample, encode whole columns.
 
-    u16 count | varint t0 | f64 v0 | uvarint t1-t0 | xor v1 | dod, xor … bits, most significant first
+    u16 count | varint t0 | f64 v0 | uvarint t1-t0 | xor v1 | dod, xor … bits, highest first
 
 A timestamp is its delta of deltas under a prefix code (0; 10+14; 110+17; 1110+20; 1111+64 bits,
 ranges asymmetric), a value the XOR with the one before (0 equal; 10 same window; 11 + 5 bits
@@ -11,7 +11,7 @@ Source: Prometheus `tsdb/chunkenc/xor.go`; docs/formats/chunks.md.
 
 import numpy as np
 
-from thanostack.lib.kernels._jit import device, kernel
+from thanostack.lib.kernels._jit import device, kernel, routine
 from thanostack.lib.kernels._types import BYTES, BYTES_OUT, CHUNKS, F64, F64_OUT, I64, I64_OUT, i64
 from thanostack.lib.kernels.bits import peek64, put_bits
 from thanostack.lib.kernels.head_types import ROWS_OUT
@@ -156,7 +156,7 @@ def xor_decode(data, chunks, mint, maxt, offsets, timestamps, values):
     return at
 
 
-@device
+@routine
 def start_chunk(buffer, at, row, t, value):
     """Write the first sample of a chunk at byte `at`; the row's XOR state starts anew."""
     buffer[at] = np.uint8(0)
@@ -175,9 +175,13 @@ def _put_dod(buffer, position, dod):
         return put_bits(buffer, position, np.uint64(0), 1)
     bits = np.uint64(dod)
     if -8191 <= dod <= 8192:
-        return put_bits(buffer, position, np.uint64(2) << np.uint64(14) | bits & np.uint64(0x3FFF), 16)
+        return put_bits(
+            buffer, position, np.uint64(2) << np.uint64(14) | bits & np.uint64(0x3FFF), 16
+        )
     if -65535 <= dod <= 65536:
-        return put_bits(buffer, position, np.uint64(6) << np.uint64(17) | bits & np.uint64(0x1FFFF), 20)
+        return put_bits(
+            buffer, position, np.uint64(6) << np.uint64(17) | bits & np.uint64(0x1FFFF), 20
+        )
     if -524287 <= dod <= 524288:
         word = np.uint64(14) << np.uint64(20) | bits & np.uint64(0xFFFFF)
         return put_bits(buffer, position, word, 24)

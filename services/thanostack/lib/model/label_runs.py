@@ -66,7 +66,9 @@ def encode_run(labels: Mapping[str, str] | Iterable[tuple[bytes, bytes]]) -> byt
     previous = b""
     for name, value in pairs:
         if name <= previous:
-            raise InvalidLabels(f"label name {name.decode(errors='replace')!r} is empty or repeated")
+            raise InvalidLabels(
+                f"label name {name.decode(errors='replace')!r} is empty or repeated"
+            )
         previous = name
         body = b"\x0a" + _uvarint(len(name)) + name + b"\x12" + _uvarint(len(value)) + value
         out += b"\x0a" + _uvarint(len(body)) + body

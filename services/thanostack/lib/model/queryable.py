@@ -1,6 +1,6 @@
 """What PromQL asks of whoever has series, and what storage offers to the StoreAPI.
 
-    PromQL engine --SelectRequest--> Queryable --> SeriesSource --samples(first, stop)--> SampleBatch
+    PromQL engine --SelectRequest--> Queryable --> SeriesSource --samples--> SampleBatch
     StoreAPI server --SeriesQuery--> SeriesStore --> Iterator[SeriesBatch]
 
 Both are protocols: the engine never learns whether series come from a head, a block or a network,

@@ -14,13 +14,15 @@ start; decoded histograms will be one more column of `SampleBatch` with offsets 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from thanostack.lib.kernels._types import CHUNK_DTYPE
+from thanostack.lib.kernels import _types
 from thanostack.lib.model.label_runs import Float64Array, Int64Array, LabelRuns, Uint8Array
 
+CHUNK_DTYPE: Final = _types.CHUNK_DTYPE
 ChunkArray = npt.NDArray[np.void]
 
 ENCODING_XOR = 1

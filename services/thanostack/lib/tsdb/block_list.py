@@ -63,7 +63,9 @@ class BlockList:
         """
         self._set([*self.readers, BlockReader(path)])
 
-    def expired(self, retention_ms: int, retention_bytes: int, other_bytes: int) -> list[BlockReader]:
+    def expired(
+        self, retention_ms: int, retention_bytes: int, other_bytes: int
+    ) -> list[BlockReader]:
         """Return the blocks that retention wants gone.
 
         Args:
@@ -94,7 +96,9 @@ class BlockList:
         try:
             return [BlockReader(path)]
         except (BlockCorrupt, IndexCorrupt) as error:
-            self._report("block cannot be read and is left out", {"block": path.name, "err": str(error)})
+            self._report(
+                "block cannot be read and is left out", {"block": path.name, "err": str(error)}
+            )
             return []
 
     def _set(self, blocks: list[BlockReader]) -> None:

@@ -236,7 +236,8 @@ class Head:
 
         Args:
             columns: resolved; accepted samples move to the front.
-            mint, maxt: the bounds that a sample must keep, ms inclusive.
+            mint: the earliest time accepted, ms inclusive.
+            maxt: the latest, inclusive.
 
         Returns:
             int64[8] outcome counts (`head_append`), and the length of the record.
@@ -352,7 +353,8 @@ class Head:
     def _pair_bytes(self, index: int) -> bytes:
         record = self.tables.pairs[index]
         start = int(record["start"])
-        return self.tables.pair_bytes[start : start + int(record["length"])].tobytes()
+        data: Uint8Array = self.tables.pair_bytes
+        return data[start : start + int(record["length"])].tobytes()
 
     def labels(self, rows: Int32Array) -> LabelRuns:
         """Return copies of the label runs of rows."""
@@ -364,17 +366,17 @@ class Head:
 
     def refs(self, rows: Int32Array | Int64Array) -> UInt64Array:
         """Return the series references of rows."""
-        return self.tables.refs[rows].astype(np.uint64)
+        refs: Int64Array = self.tables.refs
+        return refs[rows].astype(np.uint64)
 
-    def snapshot(
-        self, rows: Int32Array, refs: UInt64Array, mint: int, maxt: int
-    ) -> HeadChunks:
+    def snapshot(self, rows: Int32Array, refs: UInt64Array, mint: int, maxt: int) -> HeadChunks:
         """Return the chunks of rows that overlap [mint, maxt], ms inclusive.
 
         Args:
             rows: at most about 2,000: a job is a slice.
             refs: what `refs(rows)` said when the rows were selected.
-            mint, maxt: bounds.
+            mint: ms, inclusive.
+            maxt: ms, inclusive.
         """
         offsets = np.empty(len(rows) + 1, np.int64)
         capacity, size = 16 * len(rows) + 16, 600 * len(rows) + 4096

@@ -10,10 +10,12 @@ epochs, and one that holds on too long is told so instead of being given a hole.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -77,7 +79,7 @@ class ReaderRegistry:
                 self._changed.notify_all()
 
     def retire(self, timeout_s: float) -> None:
-        """Start a new epoch, and wait until all readers of older ones have left or are overtaken."""
+        """Start a new epoch; wait until all readers of older ones have left or are overtaken."""
         with self._changed:
             self._epoch += 1
             epoch = self._epoch
@@ -110,7 +112,7 @@ class HeadReader:
 
     def all_postings(self) -> Int32Array:
         """Return all rows, ascending."""
-        return self._jobs.run(lambda: self._tsdb.head.rows_alive())
+        return self._jobs.run(self._tsdb.head.rows_alive)
 
     def postings(self, name: bytes, value: bytes) -> Int32Array:
         """Return the rows with a label pair, ascending."""
@@ -143,19 +145,14 @@ class HeadReader:
     def _values(self, records: Int64Array) -> list[bytes]:
         data, offsets = self._jobs.run(lambda: self._tsdb.head.pair_values(records))
         text, bounds = data.tobytes(), offsets.tolist()
-        return [text[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+        return [text[a:b] for a, b in itertools.pairwise(bounds)]
 
     # --- SeriesStore -------------------------------------------------------------------------
 
     def series(self, query: SeriesQuery) -> Iterator[SeriesBatch]:
         """Yield matching series that have chunks in [mint, maxt], ascending, 2,000 at a time."""
         for labels, rows, refs in self._selected(query):
-            taken = self._jobs.run(
-                lambda rows=rows, refs=refs: (
-                    self._tsdb.head.snapshot(rows, refs, query.mint, query.maxt),
-                    self._tsdb.chunk_files.pin(),
-                )
-            )
+            taken = self._jobs.run(partial(self._snapshot, rows, refs, query))
             self._reader.check()
             batch = _batch(labels, *taken, skip_chunks=query.skip_chunks)
             if len(batch):
@@ -166,7 +163,7 @@ class HeadReader:
         if not self._in_range(query):
             return []
         if not query.matchers:
-            names = self._jobs.run(lambda: self._tsdb.head.names())
+            names = self._jobs.run(self._tsdb.head.names)
             return [name.decode(errors="replace") for name in names]
         found: set[bytes] = set()
         for batch in self.series(_labels_only(query)):
@@ -188,9 +185,7 @@ class HeadReader:
     def _in_range(self, query: SeriesQuery) -> bool:
         return self._tsdb.head.mint <= query.maxt and self._tsdb.head.maxt >= query.mint
 
-    def _selected(
-        self, query: SeriesQuery
-    ) -> Iterator[tuple[LabelRuns, Int32Array, UInt64Array]]:
+    def _selected(self, query: SeriesQuery) -> Iterator[tuple[LabelRuns, Int32Array, UInt64Array]]:
         """Yield (labels, rows, refs) of matching series in label order, a slice at a time."""
         if not self._in_range(query):
             return
@@ -209,12 +204,19 @@ class HeadReader:
         parts, refs = [], [np.zeros(0, np.uint64)]
         for first in range(0, len(rows), _LABELS_SLICE):
             part = np.ascontiguousarray(rows[first : first + _LABELS_SLICE])
-            runs, ref = self._jobs.run(
-                lambda part=part: (self._tsdb.head.labels(part), self._tsdb.head.refs(part))
-            )
+            runs, ref = self._jobs.run(partial(self._identify, part))
             parts.append(runs)
             refs.append(ref)
         return _concatenate(parts), np.concatenate(refs)
+
+    def _snapshot(
+        self, rows: Int32Array, refs: UInt64Array, query: SeriesQuery
+    ) -> tuple[HeadChunks, ChunkFiles]:
+        chunks = self._tsdb.head.snapshot(rows, refs, query.mint, query.maxt)
+        return chunks, self._tsdb.chunk_files.pin()
+
+    def _identify(self, rows: Int32Array) -> tuple[LabelRuns, UInt64Array]:
+        return self._tsdb.head.labels(rows), self._tsdb.head.refs(rows)
 
 
 def _labels_only(query: SeriesQuery) -> SeriesQuery:

@@ -1,7 +1,7 @@
 """One writer a tenant: a FIFO of jobs, run one at a time by whoever comes first.
 
-There is no thread of its own and nobody waits for a lock: a caller appends its job and, if no one is
-working, works off the queue until it is empty, its own job included. A caller that finds someone
+There is no thread of its own and nobody waits for a lock: a caller appends its job and, if no one
+is working, works off the queue until it is empty, its own job included. A caller that finds someone
 working leaves; its `done` is called by that other thread.
 
     caller A: submit ──> [A] ──runs A──runs B──> leaves

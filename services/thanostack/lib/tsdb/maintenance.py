@@ -185,7 +185,8 @@ def _is_in(sorted_refs: UInt64Array, refs: UInt64Array) -> BoolArray:
     if not len(sorted_refs):
         return np.zeros(len(refs), np.bool_)
     places = np.minimum(np.searchsorted(sorted_refs, refs), len(sorted_refs) - 1)
-    return sorted_refs[places] == refs
+    found: BoolArray = sorted_refs[places] == refs
+    return found
 
 
 def remove_folder(tsdb: TSDB) -> None:

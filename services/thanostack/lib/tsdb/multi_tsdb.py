@@ -26,14 +26,10 @@ from thanostack.lib.foundation.errors import (
 from thanostack.lib.foundation.ids import Tenant
 from thanostack.lib.tsdb.lock_file import network_file_system
 from thanostack.lib.tsdb.maintenance import Maintenance, remove_folder
-from thanostack.lib.tsdb.options import Report, TSDBOptions
+from thanostack.lib.tsdb.options import Report, TSDBOptions, quiet
 from thanostack.lib.tsdb.tsdb import TSDB
 
 _NOT_TENANTS = {"lost+found"}
-
-
-def _quiet(message: str, facts: Mapping[str, object]) -> None:
-    del message, facts
 
 
 class MultiTSDB:
@@ -48,7 +44,7 @@ class MultiTSDB:
 
     def __init__(
         self, folder: Path, options: TSDBOptions, *, clock: Clock | None = None,
-        report: Report = _quiet,
+        report: Report = quiet,
     ) -> None:  # fmt: skip
         self.folder, self.options = folder, options
         self._clock: Clock = clock or SystemClock()
@@ -136,7 +132,7 @@ class MultiTSDB:
                 self._prune(tenant, tsdb)
 
     def _is_idle(self, tsdb: TSDB) -> bool:
-        """Return whether the newest sample is older than retention, and nobody writes older ones."""
+        """Return whether all samples are older than retention, and nobody writes older ones."""
         retention, now = self.options.retention_ms, self._clock.now_ms()
         maxt = tsdb.time_range()[1]
         if not retention or maxt == -(1 << 63) or now - maxt <= retention:

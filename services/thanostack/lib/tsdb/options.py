@@ -12,6 +12,11 @@ Report = Callable[[str, Mapping[str, Any]], None]
 """Takes an event that someone may want to log: a constant message, and facts."""
 
 
+def quiet(message: str, facts: Mapping[str, Any]) -> None:
+    """Report to nobody."""
+    del message, facts
+
+
 @dataclass(frozen=True, slots=True)
 class TSDBOptions:
     """Storage of every tenant of a process.

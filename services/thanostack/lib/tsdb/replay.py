@@ -25,6 +25,7 @@ from thanostack.lib.tsdb.chunks_head import HeadChunkTable
 from thanostack.lib.tsdb.head import Head, UInt64Array
 from thanostack.lib.tsdb.options import Report
 from thanostack.lib.wal.checkpoint import log_readers
+from thanostack.lib.wal.reader import RecordBatch, RecordReader
 from thanostack.lib.wal.records import (
     DecodeScratch,
     RecordType,
@@ -33,7 +34,6 @@ from thanostack.lib.wal.records import (
     decode_samples,
     decode_series,
 )
-from thanostack.lib.wal.reader import RecordBatch, RecordReader
 from thanostack.lib.wal.repair import repair
 
 _HISTOGRAM_RECORDS = (
@@ -187,7 +187,9 @@ class Replay:
             )  # fmt: skip
             if bounds[0] < 0:
                 limit = self._head.options.series_max
-                raise LimitExceeded("open chunks in the head of one tenant", limit, self._head.series)
+                raise LimitExceeded(
+                    "open chunks in the head of one tenant", limit, self._head.series
+                )
             if bounds[0] < len(refs):
                 self._head.flush_closed()
         self.summary.samples += int(outcome[head_append.STORED])

@@ -23,7 +23,7 @@ def reserve(dtype: npt.DTypeLike, count: int) -> npt.NDArray[Any]:
     """Return a zeroed array whose pages are taken only when touched.
 
     Raises:
-        Unavailable: if the system refuses the address space (`vm.overcommit_memory=2`, or RLIMIT_AS).
+        Unavailable: if the system refuses the address space (`vm.overcommit_memory=2`, RLIMIT_AS).
     """
     kind = np.dtype(dtype)
     try:
@@ -45,7 +45,7 @@ def release(array: npt.NDArray[Any], first: int, stop: int) -> None:
     base: Any = array
     while isinstance(base, np.ndarray):
         base = base.base
-    area = base.obj if isinstance(base, memoryview) else base
+    area: Any = base.obj if isinstance(base, memoryview) else base
     start = -(-first * array.itemsize // _PAGE) * _PAGE
     end = stop * array.itemsize // _PAGE * _PAGE
     if end > start:

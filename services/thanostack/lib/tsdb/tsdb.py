@@ -32,7 +32,7 @@ from thanostack.lib.tsdb.head import Head, HeadOptions
 from thanostack.lib.tsdb.head_reader import HeadReader, ReaderRegistry
 from thanostack.lib.tsdb.job_queue import JobQueue
 from thanostack.lib.tsdb.lock_file import LockFile
-from thanostack.lib.tsdb.options import Report, TSDBOptions, TSDBStats, WriteResult
+from thanostack.lib.tsdb.options import Report, TSDBOptions, TSDBStats, WriteResult, quiet
 from thanostack.lib.tsdb.replay import Replay
 from thanostack.lib.tsdb.write_columns import ColumnsPool, WriteColumns
 from thanostack.lib.wal.records import encode_series_record
@@ -71,12 +71,12 @@ class TSDB:
 
     Raises:
         StorageUnwritable: if the directory is locked, read-only or full.
-        Corruption: if it is damaged beyond repair; nothing was changed then but what the report says.
+        Corruption: if it is damaged beyond repair; only what the report says was changed then.
     """
 
     def __init__(
         self, folder: Path, options: TSDBOptions, *, clock: Clock | None = None,
-        report: Report = lambda message, facts: None,
+        report: Report = quiet,
     ) -> None:  # fmt: skip
         self.folder, self.options = folder, options
         self.clock: Clock = clock or SystemClock()
@@ -368,5 +368,3 @@ def _first_rows(batch: SeriesBatch, rows: int) -> SeriesBatch:
     labels = type(batch.labels)(batch.labels.data, batch.labels.offsets[: rows + 1])
     offsets = batch.chunk_offsets[: rows + 1]
     return SeriesBatch(labels, offsets, batch.chunks[: offsets[-1]], batch.data)
-
-

@@ -1,7 +1,7 @@
 """Plain references of `lib/kernels/promql_rows.py`, over lists; None is an absent value.
 
-Operators and functions have the names that PromQL gives them. Functions of libm are the `math`
-module's, hence the same bits.
+Operators and functions have the names that PromQL gives them. Elementary functions (`exp`, `^`,
+`sin`…) have no reference here: they are checked against bits that Go itself printed.
 
 Source: Prometheus documentation, "Operators" and "Functions".
 """
@@ -40,8 +40,6 @@ def operate(op: str, a: float, b: float) -> tuple[float, bool]:
             return divide(a, b), True
         case "%":
             return _quiet(math.fmod, a, b), True
-        case "atan2":
-            return math.atan2(a, b), True
     holds = {"==": a == b, "!=": a != b, ">": a > b, "<": a < b, ">=": a >= b, "<=": a <= b}
     return a, holds[op]
 
@@ -131,7 +129,7 @@ def transform_rows(
 
 
 COMPARISONS = ("==", "!=", ">", "<", ">=", "<=")
-OPERATORS = ("+", "-", "*", "/", "%", "atan2", *COMPARISONS)
+OPERATORS = ("+", "-", "*", "/", "%", *COMPARISONS)
 FUNCTIONS = ("abs", "ceil", "floor", "sqrt", "sgn", "deg", "rad", "round", "clamp", *DATES)
 
 

@@ -1,5 +1,7 @@
 """Scanning a write request, from the field tables of docs/formats and nothing else."""
 
+from itertools import pairwise
+
 from thanostack.testing.reference.protobuf import Malformed, field, fields, read_uvarint
 
 MALFORMED, SERIES_FULL, SAMPLES_FULL, LABELS_FULL, BAD_SYMBOL = -1, -2, -3, -4, -5
@@ -29,7 +31,7 @@ def _series(body, start, stop, stats):
             stats[1] += 1
         elif number == 4:
             stats[0] += 1
-    joined = all(a[1] == b[0] for a, b in zip(runs, runs[1:], strict=False))
+    joined = all(a[1] == b[0] for a, b in pairwise(runs))
     if not runs:
         return (start, start), samples
     return ((runs[0][0], runs[-1][1]) if joined else (-1 - start, stop)), samples

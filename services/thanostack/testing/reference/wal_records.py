@@ -7,7 +7,7 @@ ENCODE_FULL, ENCODE_BAD = -1, -2
 MASK = (1 << 64) - 1
 
 
-class Undecodable(Exception):  # noqa: N818
+class Undecodable(Exception):
     """The record is not what the format promises."""
 
 

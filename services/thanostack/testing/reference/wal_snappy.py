@@ -3,7 +3,7 @@
 DONE, FULL, FOREIGN, BAD = 0, 1, 2, -1
 
 
-class Undecodable(Exception):  # noqa: N818
+class Undecodable(Exception):
     """The block is not what the format promises."""
 
 

@@ -5,6 +5,7 @@ import { clock, seconds, series as seriesText, short } from "./format.js";
 const RANGES = ["5m", "15m", "1h", "6h"];
 const POINTS = 360;
 const ROWS_MAX = 1000;
+const AGAIN_MS = 2000;
 const $ = (id) => document.getElementById(id);
 const chart = new Chart($("chart"), $("tip"));
 let state = {};
@@ -81,7 +82,9 @@ async function ask(path, parameters, signal) {
   } catch {
     throw new Error(`HTTP ${response.status}: ${text.slice(0, 300) || response.statusText}`);
   }
-  if (answer.status !== "success") throw new Error(`${answer.errorType}: ${answer.error}`);
+  if (answer.status !== "success") {
+    throw Object.assign(new Error(`${answer.errorType}: ${answer.error}`), { again: response.headers.has("Retry-After") });
+  }
   return answer;
 }
 
@@ -107,6 +110,7 @@ async function execute() {
     $("table").replaceChildren();
     const lost = error instanceof TypeError ? "The server does not answer: " : "";
     messages("error", [lost + error.message]);
+    if (error.again) setTimeout(() => mine === running && execute(), AGAIN_MS);
   }
 }
 

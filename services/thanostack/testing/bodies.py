@@ -93,10 +93,13 @@ class Load:
                 source.shuffle(order)
             t = START_MS + number * STEP_MS
             if number >= first_round:
-                yield number, [
-                    self._body(labels, values, order[at : at + self.batch], t)
-                    for at in range(0, self.series, self.batch)
-                ]
+                yield (
+                    number,
+                    [
+                        self._body(labels, values, order[at : at + self.batch], t)
+                        for at in range(0, self.series, self.batch)
+                    ],
+                )
 
     @staticmethod
     def _body(labels: list[bytes], values: list[float], rows: list[int], t: int) -> bytes:

@@ -1,0 +1,142 @@
+"""Compiling beside a running server: what is first, who waits, and what a dead child costs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import structlog
+
+from thanostack.runtime import kernel_pool
+from thanostack.runtime.kernel_pool import Deferred, KernelPool, cold_kernels
+
+KERNELS = Path(kernel_pool.__file__).parent.parent / "lib" / "kernels"
+SERVICES = str(KERNELS.parents[2])
+
+
+class Child:
+    """Stands for a compiling process: compiles when let, and may die over one kernel."""
+
+    def __init__(self, dies_over=()):
+        self.compiled, self.gate, self.dies_over = [], threading.Semaphore(0), set(dies_over)
+
+    def compile(self, job):
+        assert self.gate.acquire(timeout=30)
+        self.compiled.append(job.name)
+        return job.name not in self.dies_over
+
+    def close(self):
+        pass
+
+
+def pool_of(monkeypatch, child, names, n_urgent=0):
+    monkeypatch.setattr(kernel_pool, "CHILDREN", 1)
+    monkeypatch.setattr(kernel_pool, "_Child", lambda: child)
+    return KernelPool([("m", name) for name in names], n_urgent, structlog.get_logger())
+
+
+def wait_for(claim):
+    ends = time.monotonic() + 30
+    while not claim():
+        assert time.monotonic() < ends
+        time.sleep(0.002)
+
+
+def test_what_is_wanted_goes_before_all_but_the_write_path(monkeypatch):
+    """A caller that waits overtakes other kernels, and never those that writing needs."""
+    child = Child()
+    pool = pool_of(monkeypatch, child, ["w1", "w2", "w3", "a", "b", "c"], n_urgent=3)
+    wait_for(lambda: len(pool._waiting) == 5)  # the child has w1 in hand
+    waiting = threading.Thread(target=pool.want, args=("m", "c"))
+    waiting.start()
+    wait_for(lambda: pool._waiting[2].name == "c")
+    child.gate.release(3)
+    pool.wait_for_urgent()
+    assert waiting.is_alive()
+    child.gate.release(3)
+    waiting.join(30)
+    wait_for(lambda: len(child.compiled) == 6)
+    assert child.compiled == ["w1", "w2", "w3", "c", "a", "b"]
+
+
+def test_a_child_that_dies_holds_nobody_up(monkeypatch):
+    """Whoever waits goes on, to compile for itself, and the rest is compiled as before."""
+    child = Child(dies_over=["a"])
+    pool = pool_of(monkeypatch, child, ["a", "b"])
+    child.gate.release(2)
+    pool.want("m", "a")
+    pool.want("m", "b")
+    assert child.compiled == ["a", "b"]
+
+
+def test_a_warm_kernel_is_not_waited_for(monkeypatch):
+    """The pool knows only what was cold when it began."""
+    pool_of(monkeypatch, Child(), []).want("m", "other")
+
+
+def test_a_kernel_is_compiled_once_however_many_call_it():
+    """Threads that meet at the first call share one compilation, and all get its result."""
+    compiled = []
+
+    def doubled(x):
+        return 2 * x
+
+    def compile_it(function):
+        compiled.append(function)
+        time.sleep(0.02)
+        return function
+
+    kernel = Deferred(doubled, compile_it, None)
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(kernel(4))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert (compiled, results) == ([doubled], [8] * 8)
+    assert kernel.py_func is doubled
+
+
+def test_the_kernels_named_first_exist():
+    """A renamed kernel would silently be compiled late."""
+    text = "\n".join(path.read_text() for path in KERNELS.glob("*.py"))
+    for name in (*kernel_pool.WRITE_PATH, *kernel_pool.PLAIN_SELECTOR):
+        assert re.search(rf"^def {name}\(", text, re.MULTILINE), name
+
+
+def test_every_kernel_is_found_cold_on_a_fresh_machine(monkeypatch, tmp_path):
+    """Of each module a component uses all kernels are listed, the write path first."""
+    monkeypatch.setattr("thanostack.lib.kernels._jit.cache_roots", lambda: [tmp_path])
+    cold = cold_kernels("standalone")
+    names = [name for _, name in cold]
+    first = (*kernel_pool.WRITE_PATH, *kernel_pool.PLAIN_SELECTOR)
+    assert tuple(names[: len(first)]) == first
+    for module in {module for module, _ in cold}:
+        path = KERNELS / f"{module.rpartition('.')[2]}.py"
+        declared = len(re.findall(r"^@kernel\(", path.read_text(), re.MULTILINE))
+        assert declared == sum(found == module for found, _ in cold), module
+
+
+def test_importing_compiles_nothing_and_calling_does(tmp_path):
+    """In a fresh process with an empty cache a module is there at once; its kernel on demand."""
+    code = """
+from thanostack.runtime.kernel_pool import Deferred, defer
+asked = []
+defer(lambda module, name: asked.append(name))
+from thanostack.lib.kernels import _jit, head_chunk_file as module
+kernels = [name for name, thing in vars(module).items() if isinstance(thing, Deferred)]
+assert kernels and not _jit.REGISTRY, "imported, not compiled"
+kernel = getattr(module, kernels[0])
+assert kernel.ready() is getattr(module, kernels[0]), "the module has the compiled one now"
+assert asked == kernels[:1] == list(_jit.REGISTRY)
+"""
+    environment = {"PYTHONPATH": SERVICES, "THANOSTACK_KERNEL_CACHE": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,398 @@
+"""Head cuts, truncation, checkpoints and retention beside writers and readers; full disks."""
+
+import dataclasses
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from thanostack.lib.foundation.errors import StorageUnwritable, Unavailable
+from thanostack.lib.model.queryable import SeriesQuery
+from thanostack.lib.tsdb.head_reader import ReaderRegistry
+from thanostack.lib.tsdb.maintenance import Maintenance
+from thanostack.testing.tsdb_directory import (
+    BLOCK_MS,
+    MAXT,
+    MINT,
+    SMALL,
+    Reports,
+    crashed,
+    expected,
+    opened,
+    samples_of,
+    write,
+)
+
+
+def blocks_of(tsdb):
+    return [(block.meta.mint, block.meta.maxt) for block in tsdb.blocks.readers]
+
+
+def test_cut(tmp_path):
+    """A head of more than one and a half ranges is cut at range ends; all stays readable, once."""
+    reports = Reports()
+    tsdb = opened(tmp_path / "a", reports=reports)
+    times = list(range(1000, 15_001, 100))
+    write(tsdb, ["1", "2"], times)
+    Maintenance(tsdb).run()
+    assert blocks_of(tsdb) == []
+    write(tsdb, ["1"], [16_001])
+    Maintenance(tsdb).run()
+    held = expected(["1"], [*times, 16_001]) | expected(["2"], times)
+    assert ([(1000, BLOCK_MS)], held) == (blocks_of(tsdb), samples_of(tsdb))
+    assert (10_000, 16_001) == (tsdb.head.mint, tsdb.head.maxt)
+    assert {"out_of_bounds": 1} == write(tsdb, ["9"], [9_999]).rejected
+    assert ["cut a block from the head"] == reports.messages
+    stats = tsdb.stats()
+    assert (1, 1, 1000) == (stats.compactions, stats.blocks_loaded, stats.lowest_timestamp)
+    again = opened(crashed(tsdb, tmp_path / "b"))
+    assert (held, 10_000) == (samples_of(again), again.head.mint)
+    assert {"out_of_bounds": 1} == write(again, ["9"], [9_999]).rejected
+    again.close()
+    tsdb.close()
+
+
+def test_gap(tmp_path):
+    """After a gap of many ranges one cut follows the data, not the empty ranges between."""
+    tsdb = opened(tmp_path)
+    write(tsdb, ["1"], [0, 100])
+    write(tsdb, ["1"], [10_000 * BLOCK_MS + 7])
+    segment = tsdb.wal.current_segment
+    Maintenance(tsdb).run()
+    assert [(0, BLOCK_MS)] == blocks_of(tsdb)
+    assert tsdb.head.mint == 10_000 * BLOCK_MS + 7
+    assert tsdb.wal.current_segment == segment + 1
+    tsdb.close()
+
+
+def test_flush(tmp_path):
+    """Everything can be cut; the head is empty then, and takes what is younger."""
+    tsdb = opened(tmp_path)
+    write(tsdb, ["1"], [0, 25_000])
+    Maintenance(tsdb).flush()
+    assert [(0, 10_000), (25_000, 30_000)] == blocks_of(tsdb)
+    assert (0, []) == (tsdb.head.series, list(tsdb.head.rows_alive()))
+    assert tsdb.head.maxt < tsdb.head.mint
+    assert (0, 29_999) == tsdb.time_range()
+    write(tsdb, ["1"], [29_999, 30_000])
+    assert expected(["1"], [0, 25_000, 30_000]) == samples_of(tsdb)
+    tsdb.close()
+
+
+def test_long_life(tmp_path):
+    """Cut after cut with series that come and go: log and files stay small, no crash loses anything."""
+    tsdb = opened(tmp_path / "a")
+    held, sizes = {}, []
+    for step in range(24):
+        names = [str(i) for i in range(step // 2, step // 2 + 5)]
+        times = range(step * 5000, step * 5000 + 5000, 250)
+        for t in times:
+            assert write(tsdb, names, [t]).stored == 5
+        for labels, samples in expected(names, times).items():
+            held.setdefault(labels, {}).update(samples)
+        tsdb.jobs.run(tsdb.wal.cut_segment)
+        Maintenance(tsdb).run()
+        sizes.append(tsdb.stats().wal_storage_size_bytes)
+        if step % 6 == 5:
+            again = opened(crashed(tsdb, tmp_path / f"crash{step}"))
+            assert held == samples_of(again)
+            again.close()
+    assert held == samples_of(tsdb)
+    stats = tsdb.stats()
+    assert stats.head_series <= 12
+    assert (stats.checkpoint_creations >= 3, stats.compactions_failed) == (True, 0)
+    assert max(sizes[12:]) < 3 * max(sizes[:12])
+    names = {path.name for path in (tmp_path / "a" / "chunks_head").iterdir()}
+    assert "000001" not in names
+    tsdb.close()
+    again = opened(tmp_path / "a")
+    assert held == samples_of(again)
+    again.close()
+
+
+def test_cut_beside_writers_and_readers(tmp_path):
+    """While the head is cut again and again, writers go on, and every read sees all that was acknowledged."""
+    tsdb = opened(tmp_path / "a")
+    acknowledged, stop, failures = [0], threading.Event(), []
+
+    def work(step):
+        try:
+            while not stop.is_set():
+                step()
+        except BaseException as error:
+            failures.append(error)
+            stop.set()
+
+    def step_writer():
+        t = acknowledged[0] + 50
+        # Short-lived series, so that rows are freed and used again under the readers.
+        assert write(tsdb, ["1", "2", f"n{t // 2000}"], [t]).stored == 3
+        acknowledged[0] = t
+        if t >= 45_000:
+            stop.set()
+
+    def step_reader():
+        until = acknowledged[0]
+        held = samples_of(tsdb)
+        for name in ("1", "2") if until else ():
+            missing = set(range(50, until + 1, 50)) - held[("a", name), ("job", "x")].keys()
+            assert not missing
+        assert set(tsdb.label_values("job", SeriesQuery((), MINT, MAXT))) <= {"x"}
+        time.sleep(0.005)
+
+    threads = [threading.Thread(target=work, args=(s,)) for s in (step_writer, step_reader)]
+    for thread in threads:
+        thread.start()
+    while not stop.is_set():
+        Maintenance(tsdb).run()
+        time.sleep(0.005)
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+    Maintenance(tsdb).run()
+    assert tsdb.counters.compactions >= 3
+    again = opened(crashed(tsdb, tmp_path / "b"))
+    assert samples_of(tsdb) == samples_of(again)
+    again.close()
+    tsdb.close()
+
+
+def test_reader_before_the_cut(tmp_path):
+    """A read that began before a cut is waited for and gets the whole; one too slow is told so."""
+    tsdb = opened(tmp_path)
+    names = [f"{i:05d}" for i in range(4500)]
+    write(tsdb, names, [5])
+    write(tsdb, names, [15_006])
+    reading = tsdb.series(SeriesQuery((), MINT, MAXT))
+    slow = tsdb.series(SeriesQuery((), MINT, MAXT))
+    assert len(next(reading)) == len(next(slow)) == 2000
+    maintenance = threading.Thread(target=Maintenance(tsdb, reader_patience_s=3).run)
+    maintenance.start()
+    while tsdb.counters.compactions == 0:
+        time.sleep(0.001)
+    rest = [batch.chunk_offsets[-1] for batch in reading]
+    assert [4000, 1000] == [int(n) for n in rest]
+    assert tsdb.head.mint == 5
+    maintenance.join(60)
+    assert tsdb.head.mint == 15_006
+    with pytest.raises(Unavailable, match="ask again"):
+        list(slow)
+    assert sum(map(len, samples_of(tsdb).values())) == 9000
+    tsdb.close()
+
+
+def test_reader_after_close(tmp_path):
+    """A read that a close overtakes, and one that comes later, are told so."""
+    tsdb = opened(tmp_path)
+    names = [f"{i:05d}" for i in range(2100)]
+    write(tsdb, names, range(0, 9000, 30))
+    reading = tsdb.series(SeriesQuery((), MINT, MAXT))
+    next(reading)
+    tsdb.close()
+    with pytest.raises(Unavailable, match="closed"):
+        list(reading)
+    with pytest.raises(Unavailable, match="closed"):
+        samples_of(tsdb)
+
+
+def test_registry():
+    """Readers of the new epoch are not waited for; those that leave are forgotten."""
+    registry = ReaderRegistry()
+    with registry.register() as old:
+        registry.retire(0)
+        with registry.register() as young:
+            registry.retire(0)
+            assert young.refusal
+        with registry.register() as fresh:
+            assert (bool(old.refusal), fresh.refusal) == (True, "")
+            fresh.check()
+    registry.retire(1e9)
+
+
+def test_retention(tmp_path):
+    """Blocks beyond the time or the size go, the oldest first, and their folders with them."""
+    tsdb = opened(tmp_path)
+    for t in range(0, 70_000, 500):
+        write(tsdb, ["1"], [t])
+    Maintenance(tsdb).run()
+    assert [(k, k + BLOCK_MS) for k in range(0, 60_000, BLOCK_MS)][: len(blocks_of(tsdb))] == (
+        blocks_of(tsdb)
+    )
+    count = len(blocks_of(tsdb))
+    assert count >= 5
+    tsdb.options = dataclasses.replace(SMALL, retention_ms=3 * BLOCK_MS)
+    Maintenance(tsdb).run()
+    assert 3 == len(blocks_of(tsdb)) == tsdb.stats().blocks_loaded
+    assert min(samples_of(tsdb)[("a", "1"), ("job", "x")]) == (count - 3) * BLOCK_MS
+    other = tsdb.wal.size_bytes + tsdb.chunk_files.size_bytes
+    room = other + 2 * tsdb.blocks.readers[0].size_bytes + 10
+    tsdb.options = dataclasses.replace(SMALL, retention_bytes=room)
+    Maintenance(tsdb).run()
+    assert len(blocks_of(tsdb)) == 2
+    assert len([path for path in tmp_path.iterdir() if len(path.name) >= 26]) == 2
+    assert tsdb.counters.retention_deletions == count - 2
+    tsdb.close()
+
+
+def test_failed_cut_does_not_stop_retention(tmp_path):
+    """A cut that fails is reported and tried again; retention goes on, as it is what makes room."""
+    reports = Reports()
+    tsdb = opened(tmp_path, reports=reports)
+    for t in range(0, 40_000, 500):
+        write(tsdb, ["1"], [t])
+    Maintenance(tsdb).run()
+    write(tsdb, ["1"], range(40_000, 80_000, 500))
+    tsdb.options = dataclasses.replace(SMALL, retention_ms=BLOCK_MS)
+    (tmp_path / "chunks_head").rename(tmp_path / "aside")
+    tsdb.chunk_files.roll()
+    count = len(blocks_of(tsdb))
+    Maintenance(tsdb).run()
+    assert "maintenance stopped and will be tried again" in reports.messages
+    assert (1, 1) == (len(blocks_of(tsdb)), tsdb.counters.compactions_failed)
+    (tmp_path / "aside").rename(tmp_path / "chunks_head")
+    Maintenance(tsdb).run()
+    assert tsdb.counters.compactions > count
+    tsdb.close()
+
+
+def test_cut_goes_on_after_its_block(tmp_path):
+    """A cut that failed once its block was there does not write the block again."""
+    tsdb = opened(tmp_path)
+    write(tsdb, ["1"], range(0, 16_000, 100))
+    real, calls = tsdb.head.drop_before, []
+
+    def failing(mint):
+        calls.append(mint)
+        if len(calls) == 1:
+            raise StorageUnwritable("full")
+        return real(mint)
+
+    tsdb.head.drop_before = failing
+    Maintenance(tsdb).run()
+    Maintenance(tsdb).run()
+    assert ([BLOCK_MS] * 2, [(0, BLOCK_MS)]) == (calls, blocks_of(tsdb))
+    assert expected(["1"], range(0, 16_000, 100)) == samples_of(tsdb)
+    tsdb.close()
+
+
+def test_leftovers_and_damaged_blocks(tmp_path):
+    """Half-made blocks are removed; a damaged one is reported, left where it is, and the rest serves."""
+    tsdb = opened(tmp_path)
+    write(tsdb, ["1"], range(0, 40_000, 100))
+    Maintenance(tsdb).run()
+    bad, good = (block.meta.ulid for block in tsdb.blocks.readers[:2])
+    tsdb.close()
+    (tmp_path / f"{bad[:-1]}Z.tmp-for-creation").mkdir()
+    (tmp_path / f"{bad[:-1]}Y.tmp-for-deletion").mkdir()
+    for damage in (
+        lambda: (tmp_path / bad / "index").write_bytes(b"\0" * 100),
+        lambda: (tmp_path / bad / "index").unlink(),
+        lambda: (tmp_path / bad / "chunks" / "000001").write_bytes(b"\0" * 100),
+        lambda: (tmp_path / bad / "meta.json").write_text("{"),
+        lambda: (tmp_path / bad / "meta.json").unlink(),
+    ):
+        damage()
+        reports = Reports()
+        again = opened(tmp_path, reports=reports)
+        assert ["block cannot be read and is left out"] == reports.messages, reports
+        assert reports[0][1]["block"] == bad
+        times = samples_of(again)[("a", "1"), ("job", "x")]
+        assert set(range(BLOCK_MS, 40_000, 100)) == times.keys()
+        again.close()
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {bad, good} <= names
+    assert not any(".tmp" in name for name in names)
+
+
+FULL = """
+import pathlib, resource, signal, sys
+from thanostack.lib.foundation.errors import StorageUnwritable
+from thanostack.lib.tsdb.maintenance import Maintenance
+from thanostack.testing.tsdb_directory import Reports, crashed, opened, samples_of, write
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+folder = pathlib.Path(sys.argv[1])
+reports = Reports()
+tsdb = opened(folder / "a", reports=reports)
+acknowledged = {}
+def take(t):
+    try:
+        write(tsdb, [str(i) for i in range(20)], range(t, t + 40), None)
+    except StorageUnwritable as error:
+        return str(error)
+    acknowledged.update((k, True) for k in range(t, t + 40))
+    return ""
+for t in range(0, 4000, 40):
+    assert take(t) == ""
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+refused = [take(t) for t in range(4000, 8000, 40)]
+assert all("write-ahead log" in text for text in refused), refused
+tsdb.jobs.run(tsdb._try_flush)
+assert "head chunks stay in memory" in reports.messages
+Maintenance(tsdb).run()
+assert "maintenance stopped and will be tried again" in reports.messages
+held = samples_of(tsdb)
+assert all(samples.keys() == acknowledged.keys() for samples in held.values())
+frozen = crashed(tsdb, folder / "b")
+second = opened(frozen, reports=reports)
+assert samples_of(second) == held
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+assert take(9000) == ""
+write(second, ["0"], [30_000])
+tsdb.close(); second.close()
+again = opened(folder / "a")
+assert all(samples.keys() == acknowledged.keys() for samples in samples_of(again).values())
+assert len(samples_of(again)) == 20
+again.close()
+again = opened(frozen)
+assert all(samples.keys() >= held[labels].keys() for labels, samples in samples_of(again).items())
+again.close()
+print("fine")
+"""
+
+
+def test_full_disk(tmp_path):
+    """A full disk refuses writes and loses nothing; reads and restarts work; room ends the refusals."""
+    copy = FULL.replace("crashed(tsdb", "copied(tsdb").replace(
+        "acknowledged = {}",
+        "acknowledged = {}\n"
+        "def copied(tsdb, target):\n"
+        "    soft = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (soft[1], soft[1]))\n"
+        "    crashed(tsdb, target)\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, soft)\n"
+        "    return target",
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", copy, str(tmp_path)], capture_output=True, text=True,
+        timeout=200, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("fine\n", "")
+
+
+def test_stats_while_the_log_changes(tmp_path):
+    """Figures can be asked for while checkpoints and segments come and go."""
+    tsdb = opened(tmp_path)
+    stop, failures = threading.Event(), []
+
+    def ask():
+        while not stop.is_set():
+            try:
+                tsdb.stats()
+                tsdb.time_range()
+            except BaseException as error:
+                failures.append(error)
+                return
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    for t in range(0, 200_000, 4000):
+        write(tsdb, ["1"], [t])
+        tsdb.jobs.run(tsdb.wal.cut_segment)
+        Maintenance(tsdb).run()
+    stop.set()
+    thread.join()
+    assert failures == []
+    tsdb.close()
