@@ -44,7 +44,7 @@ class GrpcCode(IntEnum):
     UNAUTHENTICATED = 16
 
 
-class GrpcFailure(Exception):  # noqa: N818 - named like its siblings of the tree
+class GrpcFailure(Exception):
     """A gRPC answer with exactly this code, where the table's would say too little.
 
     Only `grpc_api` modules raise it: for instance FAILED_PRECONDITION for a cycle of queriers, or

@@ -66,7 +66,7 @@ class H2Code(IntEnum):
     ENHANCE_YOUR_CALM = 11
 
 
-class ConnectionFailed(Exception):  # noqa: N818 - named like the tree's
+class ConnectionFailed(Exception):
     """The other side broke the protocol or a bound; the connection cannot go on.
 
     Args:

@@ -43,7 +43,7 @@ def banner(http: str, write: str, prefix: str = "") -> str:
 
 def demo_banner(http: str, prefix: str = "") -> str:
     """Return what to look at while the demo runs."""
-    expr = 'rate(demo_requests_total{handler="/home"}[1m])'
+    expr = 'last_over_time(demo_temperature{room="kitchen"}[1m])'
     state = {"g0.expr": expr, "g0.range_input": "1h", "g0.deduplicate": "0"}
     return (
         f"Demo: http://{http}{prefix}/graph?{urlencode(state)}\n"

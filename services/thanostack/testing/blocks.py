@@ -17,6 +17,7 @@ from thanostack.lib.model.label_order import sort_series
 from thanostack.lib.model.label_runs import LabelRuns
 from thanostack.lib.model.series import ENCODING_XOR, SeriesBatch
 from thanostack.lib.tsdb.block_writer import BlockWriter
+from thanostack.lib.tsdb.chunk_segments import SEGMENT_BYTES
 
 Samples = list[tuple[int, float]]
 Series = tuple[Mapping[str, str], Sequence[Samples]]
@@ -45,11 +46,18 @@ def series_batch(series: Sequence[Series]) -> SeriesBatch:
     )
 
 
-def write_block(folder: Path, series: Sequence[Series], **options: int) -> Path:
+def write_block(
+    folder: Path, series: Sequence[Series], *, segment_bytes: int = SEGMENT_BYTES
+) -> Path:
     """Write a block that covers its samples and return its folder."""
     times = [t for _, chunks in series for samples in chunks for t, _ in samples]
-    bounds = {"mint": min(times, default=0), "maxt": max(times, default=-1) + 1}
-    writer = BlockWriter(folder, ulid=BLOCK_ID, **(bounds | options))
+    writer = BlockWriter(
+        folder,
+        mint=min(times, default=0),
+        maxt=max(times, default=-1) + 1,
+        ulid=BLOCK_ID,
+        segment_bytes=segment_bytes,
+    )
     if series:
         writer.write(series_batch(series))
     writer.finish()

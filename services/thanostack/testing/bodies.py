@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import cramjam
@@ -33,6 +33,18 @@ def label(name: str, value: str) -> bytes:
     body = b"\x0a" + uvarint(len(name_bytes)) + name_bytes
     body += b"\x12" + uvarint(len(value_bytes)) + value_bytes
     return b"\x0a" + uvarint(len(body)) + body
+
+
+def request_body(series: Iterable[tuple[Mapping[str, str], Iterable[tuple[int, float]]]]) -> bytes:
+    """Return a compressed request of (labels, [(timestamp, value)])."""
+    out = bytearray()
+    for labels, samples in series:
+        entry = b"".join(label(name, labels[name]) for name in sorted(labels))
+        for t, value in samples:
+            sample = b"\x09" + struct.pack("<d", value) + b"\x10" + uvarint(t)
+            entry += b"\x12" + uvarint(len(sample)) + sample
+        out += b"\x0a" + uvarint(len(entry)) + entry
+    return bytes(cramjam.snappy.compress_raw(bytes(out)))
 
 
 def series_labels(i: int) -> bytes:

@@ -18,12 +18,13 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -32,6 +33,21 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def until(what: str, claim: Callable[[], T], timeout_s: float = 120) -> T:
+    """Ask again and again until an answer is true, and return it; connection errors are false.
+
+    Raises:
+        TimeoutError: naming what did not come about.
+    """
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            if answer := claim():
+                return answer
+        time.sleep(0.1)
+    raise TimeoutError(f"waited {timeout_s:.0f} s for {what}")
 
 
 @dataclass
@@ -72,10 +88,34 @@ class Server:
         except urllib.error.HTTPError as error:
             raise RuntimeError(f"{self.name}: {error.code} {error.read()[:500]!r}") from error
 
+    def metric(self, name: str) -> int:
+        """Return the sum of a metric over its label sets, from `/metrics`."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=60) as answer:
+            lines = answer.read().decode().splitlines()
+        values = [
+            line.rpartition(" ")[2] for line in lines if line.startswith((name + " ", name + "{"))
+        ]
+        return int(sum(map(float, values)))
+
+    def metric(self, name: str) -> list[float]:
+        """Return the values of a metric of its own, one a label set."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+        return [
+            float(line.rpartition(" ")[2])
+            for line in lines
+            if line.startswith((f"{name} ", name + "{"))
+        ]
+
     def kill(self) -> None:
         """End it at once, as the kernel would."""
         self.process.kill()
         self.process.wait()
+
+    def stop(self, timeout_s: float = 60) -> None:
+        """Ask it to end and wait until it has."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(timeout_s)
 
     def cpu_s(self) -> float:
         """Return the CPU seconds used so far, all threads."""
@@ -102,13 +142,19 @@ class Server:
             time.sleep(0.1)
         raise TimeoutError(f"{self.name} is not ready after {timeout_s} s")
 
-    def send(self, bodies: Iterable[bytes]) -> None:
-        """POST bodies one after another on one connection; anything but 2xx is an error."""
+    def send(self, bodies: Iterable[bytes], *, tenant: str = "") -> None:
+        """POST bodies one after another on one connection; anything but 2xx is an error.
+
+        Raises:
+            RuntimeError: with the status and the text of the first refusal; later bodies are
+                not sent.
+        """
         connection = http.client.HTTPConnection("127.0.0.1", self.write_port, timeout=120)
         headers = {
             "Content-Encoding": "snappy",
             "Content-Type": "application/x-protobuf",
             "X-Prometheus-Remote-Write-Version": "0.1.0",
+            **({"THANOS-TENANT": tenant} if tenant else {}),
         }
         for body in bodies:
             connection.request("POST", self.write_path, body, headers)

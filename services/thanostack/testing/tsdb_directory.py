@@ -1,6 +1,6 @@
 """Builders for tenant directories: requests, what a TSDB holds, copies as a crash leaves them.
 
-    samples_of(tsdb) == {(("a", "1"),): {1000: bits, 2000: bits}}
+samples_of(tsdb) == {(("a", "1"),): {1000: bits, 2000: bits}}
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SMALL = TSDBOptions(
     min_block_ms=BLOCK_MS,
     max_block_ms=BLOCK_MS,
     too_far_in_future_ms=0,
-    series_max=1 << 12,
+    series_max=1 << 14,
     segment_bytes=1 << 15,
 )
 """Options whose blocks span ten seconds and whose log segments one page."""

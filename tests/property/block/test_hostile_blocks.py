@@ -4,6 +4,7 @@ The same reads run a second time in a process whose kernels check every access. 
 proves that it would notice: a planted over-read must be caught.
 """
 
+import contextlib
 import os
 import random
 import struct
@@ -12,9 +13,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from thanostack.lib.foundation.errors import Corruption, ThanostackError
+from thanostack.lib.foundation.errors import Corruption
 from thanostack.lib.index.toc import TOC_BYTES, TableOfContents, checksum, read_toc
 from thanostack.lib.model.matchers import Matcher, MatchType
 from thanostack.lib.model.queryable import SeriesQuery
@@ -36,8 +38,6 @@ SERIES = [
 
 def reseal(original: bytes, damaged: bytearray) -> bytes:
     """Make all checksums of a damaged index right again, where sections once were."""
-    import numpy as np
-
     data = np.frombuffer(original, np.uint8)
     _, toc = read_toc(data, "original")
 
@@ -64,16 +64,14 @@ def reseal(original: bytes, damaged: bytearray) -> bytes:
 
 
 def read_everything(folder: Path) -> None:
-    """Open and read a block in all ways; only errors of ours may come out."""
-    try:
+    """Open and read a block in all ways; anything but a corruption comes out."""
+    with contextlib.suppress(Corruption):
         reader = BlockReader(folder)
         for query in QUERIES:
             for _ in reader.series(query):
                 pass
             reader.label_names(query)
             reader.label_values("job", query)
-    except ThanostackError as error:
-        assert isinstance(error, Corruption), error
 
 
 def damage_blocks(seed: int, rounds: int) -> None:
@@ -111,7 +109,7 @@ def test_resealing_an_unharmed_index_changes_nothing(tmp_path):
     """The forger knows where the checksums are, or the test above would be about checksums."""
     index = (write_block(tmp_path, SERIES) / "index").read_bytes()
     assert index == reseal(index, bytearray(index))
-    _, toc = read_toc(__import__("numpy").frombuffer(index, "u1"), "index")
+    _, toc = read_toc(np.frombuffer(index, np.uint8), "index")
     assert isinstance(toc, TableOfContents)
 
 

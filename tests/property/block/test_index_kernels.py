@@ -1,5 +1,7 @@
 """The kernels of the index do what their references do."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -42,7 +44,7 @@ def test_interning_equals_the_reference(batches):
     rows = []
     for runs in batches:
         ids, offsets = table.intern(LabelRuns.of(runs))
-        rows += [ids[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+        rows += [ids[a:b].tolist() for a, b in pairwise(offsets)]
     expected, pairs, hashes = symbols_reference.intern_label_pairs(batches)
     arena = LabelRuns(table._arena, table._offsets[: len(table) + 1])
     assert expected == rows
@@ -110,7 +112,12 @@ def test_checksum_equals_the_reference(data, start, stop):
 
 chunk_series = st.lists(
     st.lists(
-        st.tuples(st.integers(1, 1 << 40), small, st.integers(1, 6), st.binary(min_size=2, max_size=40)),
+        st.tuples(
+            st.integers(1, 1 << 40),
+            small,
+            st.integers(1, 6),
+            st.binary(min_size=2, max_size=40),
+        ),
         max_size=4,
     ),
     max_size=4,
@@ -150,9 +157,9 @@ def test_framing_chunks_equals_the_reference(series, segment_bytes):
     size = index_write.frame_chunks(data, chunks, offsets, state, out, cuts, meta, bounds)
     edges = [0, *cuts[: state[index_write.CUTS]].tolist(), size]
     segments, metas = write_reference.frame_chunks(series, segment_bytes)
-    got = [out[a:b].tobytes() for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    got = [out[a:b].tobytes() for a, b in pairwise(edges)]
     assert segments == got
-    assert metas == [meta[a:b].tobytes() for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    assert metas == [meta[a:b].tobytes() for a, b in pairwise(bounds)]
 
 
 rows_of_pairs = st.lists(st.lists(st.integers(0, 5), unique=True, max_size=4), max_size=6)
@@ -225,7 +232,8 @@ def test_the_postings_table_is_written_and_read_as_the_references_do(pairs, data
     spans = np.empty(5 * n, np.int64)
     assert index_read.list_table_values(body, 0, size, entries, spans) == 0
     listed = [
-        (body[a:b].tobytes(), body[c:d].tobytes(), at) for a, b, c, d, at in spans.reshape(-1, 5).tolist()
+        (body[a:b].tobytes(), body[c:d].tobytes(), at)
+        for a, b, c, d, at in spans.reshape(-1, 5).tolist()
     ]  # fmt: skip
     assert read_reference.list_table_values(table, expected) == listed
     first, stop = groups[0], groups[1]
@@ -255,7 +263,7 @@ def test_scanning_symbols_equals_the_reference(strings, missing):
     if status == 0:
         assert read_reference.scan_symbols(body, len(offsets)) == offsets.tolist()
     else:
-        with pytest.raises(ValueError, match="."):
+        with pytest.raises(ValueError, match=r"end|uvarint"):
             read_reference.scan_symbols(body, len(offsets))
 
 
@@ -289,7 +297,7 @@ def test_decoding_series_equals_the_reference(series, mint, width):
     runs = LabelRuns(out, offsets[: count + 1])
     got = [
         (int(kept[i]), list(runs.labels(i)),
-         [(int(c["mint"]), int(c["maxt"]), int(c["start"])) for c in chunks[bounds[i] : bounds[i + 1]]])
+         [tuple(c)[:3] for c in chunks[bounds[i] : bounds[i + 1]].tolist()])
         for i in range(count)
     ]  # fmt: skip
     assert expected == got

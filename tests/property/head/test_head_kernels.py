@@ -1,4 +1,4 @@
-"""The head's kernels equal their references, which work on a plain model of what the tables mean."""
+"""The head's kernels equal their references, which work on a model of what the tables mean."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -18,10 +18,10 @@ from thanostack.lib.kernels.head_types import (
 from thanostack.lib.model.label_runs import LabelRuns, encode_run
 from thanostack.lib.model.series import CHUNK_DTYPE
 from thanostack.lib.tsdb.head import Head, HeadOptions, IndexRebuild
-from thanostack.testing.head_model import HeadModel, pairs_of
 from thanostack.testing.reference import head_append as append_reference
 from thanostack.testing.reference import head_read as read_reference
 from thanostack.testing.reference import head_series as series_reference
+from thanostack.testing.reference.head_model import HeadModel, pairs_of
 
 PROFILE = settings(max_examples=50, derandomize=True, deadline=None)
 NAMES, VALUES = st.sampled_from("abcde"), st.sampled_from(["1", "2", "x" * 40, "y" * 140, "é"])
@@ -84,9 +84,9 @@ class Both:
 
     def grow(self):
         """Rehash into larger tables, as `Head` does, and compare them slot by slot."""
-        for name, kind in (("table", "rows"), ("pair_table", "pairs")):
+        for name, kernel in (("table", "head_rehash_rows"), ("pair_table", "head_rehash_pairs")):
             table = np.zeros(2 * len(getattr(self.tables, name)), np.uint64)
-            _, (table,) = self.agree(f"head_rehash_{kind}", out=(table,))
+            _, (table,) = self.agree(kernel, out=(table,))
             self.head.tables = self.tables._replace(**{name: table})
             setattr(self.model, name, len(table))
 
@@ -160,7 +160,10 @@ class Both:
         dropped = np.zeros(n, np.int64)
         count = series_reference.head_swap_index(self.model, expected, dropped)
         assert dropped[:count].tolist() == freed
-        self.model.table, self.model.pair_table = len(self.tables.table), len(self.tables.pair_table)
+        self.model.table, self.model.pair_table = (
+            len(self.tables.table),
+            len(self.tables.pair_table),
+        )
 
 
 @PROFILE
@@ -181,9 +184,11 @@ def test_series(batches, order):
 
 
 @PROFILE
-@given(st.lists(BATCHES, min_size=2, max_size=6), st.integers(1, 12), st.integers(1, 500), st.data())
+@given(
+    st.lists(BATCHES, min_size=2, max_size=6), st.integers(1, 12), st.integers(1, 500), st.data()
+)
 def test_series_limits(batches, rows_max, keys_max, data):
-    """Whatever is full stops a batch before the series that does not fit, and nothing is half made."""
+    """Whatever is full stops a batch before the series that does not fit; none is half made."""
     records = data.draw(st.integers(2, 30))
     both = Both(
         rows_max=rows_max, keys_max=keys_max, pairs_max=records, pair_bytes_max=3 * keys_max
@@ -279,9 +284,11 @@ STEPS = st.sampled_from([1, 1, 1, 2, 7, 30])
 
 
 @settings(max_examples=12, derandomize=True, deadline=None)
-@given(st.lists(STEPS, min_size=1, max_size=7), st.integers(0, 900), st.sampled_from([0, 3, 52, 64]))
+@given(
+    st.lists(STEPS, min_size=1, max_size=7), st.integers(0, 900), st.sampled_from([0, 3, 52, 64])
+)
 def test_chunk_sizes(steps, start, noise):
-    """Chunks end where upstream ends them: evenly in a range, after 1005 bytes, after 240 samples."""
+    """Chunks end where upstream ends them: evenly in a range, at 1005 bytes, at 240 samples."""
     both = Both()
     both.create([(encode_run({"a": "1"}), 0)])
     random, t = np.random.default_rng(start), start

@@ -1,4 +1,6 @@
-"""A head through any sequence of requests, cuts, rebuilds and reads holds what a dictionary holds."""
+"""A head holds what a dictionary holds, through any requests, cuts, rebuilds and reads."""
+
+from itertools import pairwise
 
 import numpy as np
 from hypothesis import settings
@@ -9,10 +11,10 @@ from thanostack.lib.kernels.head_append import FIRST_REJECTED
 from thanostack.lib.model.label_runs import encode_run
 from thanostack.lib.tsdb.head import Head, HeadOptions, IndexRebuild
 from thanostack.lib.tsdb.write_columns import WriteColumns
-from thanostack.testing.head_model import HeadModel, Row
 from thanostack.testing.reference import protobuf
 from thanostack.testing.reference.head_append import _verdict
 from thanostack.testing.reference.head_chunk_file import _length
+from thanostack.testing.reference.head_model import HeadModel, Row
 
 RANGE, FUTURE = 2000, 9000
 LABELS = [
@@ -206,7 +208,7 @@ class HeadMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.selected is not None)
     @rule(mint=st.integers(0, 3000), span=st.integers(0, 4000))
     def read_selected(self, mint, span):
-        """Rows selected long ago give their series, nothing when it is gone, never another one's."""
+        """Rows selected long ago give their series or nothing, never another's samples."""
         rows, refs, runs = self.selected
         found = self.chunks(rows, refs, mint, mint + span)
         for ref, run, (current, chunks) in zip(refs.tolist(), runs, found, strict=True):
@@ -258,7 +260,7 @@ class HeadMachine(RuleBasedStateMachine):
 
     def check_index(self, row_of):
         postings, values = {}, {}
-        for run, row in row_of.items():
+        for row in row_of.values():
             for name, value in self.head.labels(np.array([row], np.int32)).labels(0):
                 pair = protobuf.field(1, name) + protobuf.field(2, value)
                 postings.setdefault(pair, set()).add(row)
@@ -268,8 +270,8 @@ class HeadMachine(RuleBasedStateMachine):
         assert values.keys() == set(self.head.names())
         for name, wanted in values.items():
             data, offsets = self.head.pair_values(self.head.pairs_of(name))
-            bounds = zip(offsets, offsets[1:], strict=False)
-            assert sorted(wanted) == sorted(data[a:b].tobytes() for a, b in bounds)
+            found = [data[a:b].tobytes() for a, b in pairwise(offsets)]
+            assert sorted(wanted) == sorted(found)
 
 
 HeadMachine.TestCase.settings = settings(

@@ -36,9 +36,11 @@ class Source:
 
 
 PATTERNS = [
-    "", "1", "a|b", "a|", "(a|b)", "(?:1|2)", ".*", ".+", "2.5", r"2\.5", "prod-.*", "prod-.+", ".*b",
-    ".*b.*", "a?", "a*", "ab*", "[ab]+", "prod-[12].*", "a|b.*", "x(y|z)", "é", r"a\.*", "b.c|prod.*",
-    "a[](]|b", r"a\Q(\E|b", "(?i)A|B", "(?i)PROD.*", ".*.*", "a|b|c|ab", "[^a]*", r".*\|x", "pro(d)-1.*",
+    "", "1", "a|b", "a|", "(a|b)", "(?:1|2)", ".*", ".+", "2.5", r"2\.5", "prod-.*",
+    "prod-.+", ".*b", ".*b.*", "a?", "a*", "ab*", "[ab]+", "prod-[12].*", "a|b.*", "x(y|z)", "é",
+    r"a\.*",
+    "b.c|prod.*", "a[](]|b", r"a\Q(\E|b", "(?i)A|B", "(?i)PROD.*", ".*.*", "a|b|c|ab",
+    "[^a]*", r".*\|x", "pro(d)-1.*",
 ]  # fmt: skip
 MATCHERS = [
     Matcher(kind, name, value)
@@ -75,7 +77,8 @@ def test_without_matchers_everything_is_selected():
 
 @pytest.mark.parametrize(
     ("pattern", "members"),
-    [("a|b", {b"a", b"b"}), ("", {b""}), ("(a|)", {b"a", b""}), (r"a\|b", {b"a|b"}), ("é", {"é".encode()})],
+    [("a|b", {b"a", b"b"}), ("", {b""}), ("(a|)", {b"a", b""}), (r"a\|b", {b"a|b"}),
+     ("é", {"é".encode()})],
 )  # fmt: skip
 def test_alternations_of_literals_are_sets(pattern, members):
     """They are looked up instead of matched."""

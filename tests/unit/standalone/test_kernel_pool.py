@@ -36,7 +36,8 @@ class Child:
 def pool_of(monkeypatch, child, names, n_urgent=0):
     monkeypatch.setattr(kernel_pool, "CHILDREN", 1)
     monkeypatch.setattr(kernel_pool, "_Child", lambda: child)
-    return KernelPool([("m", name) for name in names], n_urgent, structlog.get_logger())
+    silent = structlog.wrap_logger(structlog.ReturnLogger())
+    return KernelPool([("m", name) for name in names], n_urgent, silent)
 
 
 def wait_for(claim):

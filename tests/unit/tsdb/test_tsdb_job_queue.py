@@ -17,7 +17,7 @@ def test_runs_inline_and_in_order():
         seen.append("first")
         return 1
 
-    queue.submit(first, lambda result: seen.append(result))
+    queue.submit(first, seen.append)
     assert ["first", 1, "third"] == seen
     assert queue.run(lambda: 7) == 7
 

@@ -101,7 +101,7 @@ def test_quarantine(tmp_path):
 
 
 def test_prune_and_revive(tmp_path):
-    """A tenant without samples for longer than retention goes with its directory, and may come back."""
+    """A tenant idle for longer than retention goes with its directory, and may come back."""
     db, reports = multi(tmp_path)
     write(db.tsdb("idle"), ["1"], [NOW - 100_001])
     write(db.tsdb("busy"), ["1"], [NOW - 100_000])
@@ -125,7 +125,7 @@ def test_prune_and_revive(tmp_path):
 
 
 def test_write_during_prune(tmp_path, monkeypatch):
-    """A sample that comes while its idle tenant is being closed keeps the tenant, and is kept."""
+    """A sample that comes while its idle tenant is being closed is kept, and so is the tenant."""
     db, _ = multi(tmp_path)
     tsdb = db.tsdb("a")
     write(tsdb, ["1"], [NOW - 200_000])
@@ -146,7 +146,7 @@ def test_write_during_prune(tmp_path, monkeypatch):
 
 
 def test_prune_that_fails(tmp_path, monkeypatch):
-    """A directory that cannot be removed is reported; the other tenants are maintained all the same."""
+    """A directory that cannot be removed is reported; the other tenants are maintained."""
     db, reports = multi(tmp_path)
     write(db.tsdb("a"), ["1"], [NOW - 200_000])
     write(db.tsdb("b"), ["1"], [NOW - 200_000])
@@ -164,7 +164,7 @@ def test_prune_that_fails(tmp_path, monkeypatch):
 
 
 def test_close_tries_all(tmp_path, monkeypatch):
-    """One tenant that fails to close does not keep the others open; its error is raised at the end."""
+    """One tenant that fails to close does not keep the others open; its error comes at the end."""
     db, _ = multi(tmp_path)
     first, second = db.tsdb("a"), db.tsdb("b")
     real = first.close

@@ -142,7 +142,7 @@ def damage(path, offset):
 
 
 def test_damaged_log_is_repaired(tmp_path):
-    """What was logged before the damage is there, the rest is set aside and reported, writing goes on."""
+    """What was logged before the damage is there, the rest set aside and reported."""
     tsdb = opened(tmp_path)
     position = 0
     for t in range(10):
@@ -196,7 +196,7 @@ def one_sample(ref, *times):
 
 
 def test_undecodable_record(tmp_path):
-    """Of a batch with a bad record all before it is taken and nothing after, as the repair keeps it.
+    """Of a batch with a bad record all before it is taken and nothing after, as repair keeps it.
 
     A series after the damage must not be known: its record is gone from the log, and what would be
     written to it could not be replayed.
@@ -255,7 +255,7 @@ def test_damaged_checkpoint(tmp_path):
 
 
 def test_failed_log_write_keeps_the_series_record(tmp_path):
-    """A series made by a request that the disk refused is logged with the next one that it takes."""
+    """A series made by a request that the disk refused is logged with the next one taken."""
     tsdb = opened(tmp_path / "a")
     write(tsdb, ["0"], [1])
     faults = DiskFaults(bytes_left=0)
@@ -277,7 +277,7 @@ def test_failed_log_write_keeps_the_series_record(tmp_path):
 
 
 def test_series_limit_half_way_keeps_the_series_record(tmp_path):
-    """Series made before the limit stopped a request are logged when they get their first sample."""
+    """Series made before the limit stopped a request are logged with their first sample."""
     options = type(SMALL)(too_far_in_future_ms=0, series_max=64)
     tsdb = opened(tmp_path / "a", options)
     names = [f"{i:03d}" for i in range(80)]
@@ -316,7 +316,7 @@ def test_append_limits(tmp_path):
 
 
 def test_first_sample_at_the_lowest_time(tmp_path):
-    """The lowest of all timestamps, which stands for "none" inside, is refused, never stored twice."""
+    """The lowest of all timestamps, which stands for "none" inside, is refused."""
     tsdb = opened(tmp_path)
     for _ in range(2):
         assert {"out_of_bounds": 1} == write(tsdb, ["1"], [-(1 << 63)]).rejected
@@ -334,7 +334,7 @@ sys.stdin.read()
 
 
 def test_locked_by_another_process(tmp_path):
-    """A directory in use is refused with the holder's number, and free when the holder is killed."""
+    """A directory in use is refused with the holder's number; a killed holder frees it."""
     holder = subprocess.Popen(
         [sys.executable, "-P", "-c", HOLDER, str(tmp_path)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -370,7 +370,7 @@ def test_lock_of_a_removed_file(tmp_path, monkeypatch):
 
 
 def test_unusable_directory(tmp_path):
-    """A directory that cannot be used is a clear error of the storage, whatever is wrong with it."""
+    """A directory that cannot be used is an error of the storage, whatever is wrong with it."""
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageUnwritable, match="file"):
         opened(tmp_path / "file" / "tenant")

@@ -9,7 +9,7 @@ Source: `docs/formats/index.md`, `docs/formats/chunks.md`; Prometheus `tsdb/inde
 
 import numpy as np
 
-from thanostack.lib.kernels._jit import device, kernel, routine
+from thanostack.lib.kernels._jit import kernel, routine
 from thanostack.lib.kernels._types import (
     BYTES,
     BYTES_OUT,

@@ -17,7 +17,7 @@ Source: `docs/formats/index.md`; the idea is measured in `docs/performance.md`.
 
 import numpy as np
 
-from thanostack.lib.kernels._jit import device, kernel, routine
+from thanostack.lib.kernels._jit import kernel, routine
 from thanostack.lib.kernels._types import (
     BYTES,
     BYTES_OUT,

@@ -49,7 +49,6 @@ class BlockWriter:
         level: compaction level.
         sources: level 1 blocks in it; itself when empty.
         parents: blocks it is made from.
-        hints: such as `from-out-of-order`.
         segment_bytes: of a chunk segment, at most.
         extra_meta: more keys for `meta.json`.
 
@@ -67,7 +66,6 @@ class BlockWriter:
         level: int = 1,
         sources: Sequence[BlockId] = (),
         parents: Sequence[BlockParent] = (),
-        hints: Sequence[str] = (),
         segment_bytes: int = SEGMENT_BYTES,
         extra_meta: Mapping[str, Any] | None = None,
     ) -> None:
@@ -78,7 +76,6 @@ class BlockWriter:
             level=level,
             sources=tuple(sorted(sources or (ulid,))),
             parents=tuple(parents),
-            hints=tuple(sorted(hints)),
             extra={"": dict(extra_meta)} if extra_meta else {},
         )
         self._target = folder / ulid

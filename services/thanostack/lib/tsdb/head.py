@@ -227,7 +227,7 @@ class Head:
             )
             if first < 0:
                 limit = self.options.series_max
-                raise LimitExceeded("series in the head of one tenant", limit, self.series)
+                raise LimitExceeded("series in the head of one tenant", limit, self.series + 1)
             if first < n:
                 self.tables = _grow_tables(self.tables)
 

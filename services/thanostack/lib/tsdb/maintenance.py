@@ -89,7 +89,7 @@ class Maintenance:
         tsdb.readers.retire(self._patience_s)
         tsdb.jobs.run(lambda: self._truncate_head(maxt))
         self._forget_series()
-        tsdb.jobs.run(lambda: tsdb.chunk_files.truncate(maxt))
+        tsdb.jobs.run(lambda: self._truncate_chunk_files(maxt))
         self._truncate_log(maxt)
 
     def _close_time(self, maxt: int) -> None:
@@ -123,6 +123,11 @@ class Maintenance:
         tsdb.head.flush_closed()
         self._empty_series = tsdb.head.drop_before(maxt)
         tsdb.counters.head_truncations += 1
+
+    def _truncate_chunk_files(self, mint: int) -> None:
+        self._tsdb.chunk_files.truncate(mint)
+        # As upstream: otherwise a small tenant's only file is never finished and never deleted.
+        self._tsdb.chunk_files.roll()
 
     def _forget_series(self) -> None:
         """Rebuild the series index without the series that have no chunk left."""

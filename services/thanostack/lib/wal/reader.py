@@ -299,7 +299,7 @@ class _Inflater:
             self._out = larger
 
 
-class _Undecodable(Exception):  # noqa: N818 - caught here, never seen outside
+class _Undecodable(Exception):
     def __init__(self, index: int, reason: str) -> None:
         super().__init__(reason)
         self.index, self.reason = index, reason

@@ -2,7 +2,7 @@
 
 import struct
 
-from thanostack.testing.head_model import NEVER
+from thanostack.testing.reference.head_model import NEVER
 from thanostack.testing.reference.wal_records import uvarint
 
 STORED, DUPLICATE, OUT_OF_ORDER, OUT_OF_BOUNDS, TOO_FAR, CONFLICT, UNKNOWN, FIRST_REJECTED = range(
@@ -42,7 +42,7 @@ def _record(entries):
 
 
 def head_stage(head, rows, offsets, timestamps, values, limits, staged, outcome, record):
-    """Judge each sample against the newest of its series, those before it in the request included."""
+    """Judge each sample against the newest of its series, earlier ones of the request included."""
     taken, newest = [], {}
     for s in range(len(offsets) - 1):
         r = int(rows[s])

@@ -1,6 +1,6 @@
 """Snapshots and truncation, on a `HeadModel`."""
 
-from thanostack.testing.head_model import NEVER, NO_TIME, ClosedChunk
+from thanostack.testing.reference.head_model import NEVER, NO_TIME, ClosedChunk
 
 FULL = -1
 

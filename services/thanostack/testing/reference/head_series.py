@@ -3,7 +3,7 @@
 import xxhash
 
 from thanostack.lib.model.label_runs import decode_run
-from thanostack.testing.head_model import Row, pairs_of
+from thanostack.testing.reference.head_model import Row, pairs_of
 
 TABLE_FULL, PAIR_TABLE_FULL, ROWS_FULL, KEYS_FULL, PAIRS_FULL, POSTINGS_FULL = range(-1, -7, -1)
 
@@ -20,7 +20,7 @@ def head_resolve(head, data, bounds, count, found):
 
 
 def _room(head, run):
-    """Return 0, or what has no room for one more series; labels need a record and maybe a name's."""
+    """Return 0, or what has no room for one more series; a label may need two records."""
     if head.keys_top + len(run) > head.keys_max:
         return KEYS_FULL
     if not head.freed and len(head.rows) >= head.rows_max:

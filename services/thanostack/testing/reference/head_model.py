@@ -182,9 +182,7 @@ class HeadModel:
         row, data = self.rows[r], self.rows[r].open.encoded()
         frame = encode_chunk(row.ref, row.open.mint, row.last_t, 1, data)
         ref = -1 - self.closed_top
-        self.closed.append(
-            ClosedChunk(r, row.open.mint, row.last_t, ref, len(data), data, frame)
-        )
+        self.closed.append(ClosedChunk(r, row.open.mint, row.last_t, ref, len(data), data, frame))
         self.closed_top += len(frame)
         row.open = None
         return True

@@ -1,0 +1,112 @@
+"""Run the benchmarks against the peers and print their tables, ready for docs/performance.md.
+
+python tests/benchmarks/run.py [ingest|memory|replay|query|start ...]
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from thanostack.testing.bodies import Load
+from thanostack.testing.processes import our_receive, thanos_receive, victoria_metrics
+
+# The safe path keeps a script's own folder out of the search path; these are its neighbours.
+sys.path.append(str(Path(__file__).parent))
+import ingest
+import query
+import replay
+
+
+def _install_victoria_metrics() -> bool:
+    """Return whether VictoriaMetrics is there, after trying Debian's package."""
+    if not shutil.which("victoria-metrics") and shutil.which("apt-get"):
+        subprocess.run(["apt-get", "update", "-q"], check=False, capture_output=True)
+        command = ["apt-get", "install", "-q", "-y", "victoria-metrics"]
+        subprocess.run(command, check=False, capture_output=True)
+    return shutil.which("victoria-metrics") is not None
+
+
+def run_ingest() -> None:
+    """CPU seconds per million samples."""
+    print("| load | server | first round | steady | Thanos / it | disk, bytes a sample |")
+    print("|---|---|---|---|---|---|")
+    for name, load in ingest.SCENARIOS.items():
+        starts: list[ingest.Start] = [thanos_receive, our_receive]
+        if name == next(iter(ingest.SCENARIOS)) and _install_victoria_metrics():
+            starts.append(victoria_metrics)
+        thanos = None
+        for start in starts:
+            cost = ingest.measure(start, load)
+            thanos = thanos or cost
+            ratio = thanos.steady_s / cost.steady_s
+            print(
+                f"| {name} | {cost.server} | {cost.first_s:.2f} | {cost.steady_s:.2f} | "
+                f"{ratio:.1f} | {cost.disk_bytes:.2f} |",
+                flush=True,
+            )
+
+
+def run_memory() -> None:
+    """Peak resident memory over twenty rounds."""
+    print("| series | server | peak MiB | it / Thanos |")
+    print("|---|---|---|---|")
+    for series in (100_000, 500_000):
+        load = replace(Load(), series=series, rounds=20 if series == 100_000 else 8, batch=5_000)
+        thanos = ingest.measure(thanos_receive, load)
+        ours = ingest.measure(our_receive, load)
+        for cost in (thanos, ours):
+            share = cost.peak_mib / thanos.peak_mib
+            print(f"| {series:,} | {cost.server} | {cost.peak_mib:.0f} | {share:.2f} |", flush=True)
+
+
+def run_replay() -> None:
+    """CPU seconds to replay the same log."""
+    load = Load(series=100_000, rounds=40, batch=5_000)
+    print("| server | CPU s of the replay | of a start on nothing | peak MiB | series |")
+    print("|---|---|---|---|---|")
+    for cost in replay.measure(load):
+        print(
+            f"| {cost.server} | {cost.cpu_s:.2f} | {cost.empty_cpu_s:.2f} | "
+            f"{cost.peak_mib:.0f} | {cost.series:,} |"
+        )
+
+
+def run_query() -> None:
+    """CPU seconds of range queries over 2,000 series and six hours."""
+    print("| query | system | CPU s | equal to Prometheus |")
+    print("|---|---|---|---|")
+    for cost in query.measure():
+        print(f"| `{cost.query}` | {cost.system} | {cost.cpu_s:.3f} | {cost.equal} |")
+
+
+def run_start() -> None:
+    """Seconds to ready with cached kernels, and idle memory."""
+    with tempfile.TemporaryDirectory() as temporary:
+        begun = time.monotonic()
+        with our_receive(Path(temporary) / "data") as server:
+            server.wait_ready()
+            took = time.monotonic() - begun
+            print(f"ready after {took:.1f} s, {server.cpu_s():.1f} s of CPU;", end=" ")
+            time.sleep(5)
+            print(f"idle {server.memory_mib('VmRSS'):.0f} MiB")
+
+
+RUNS: dict[str, Callable[[], None]] = {
+    "start": run_start,
+    "ingest": run_ingest,
+    "memory": run_memory,
+    "replay": run_replay,
+    "query": run_query,
+}
+
+if __name__ == "__main__":
+    for wanted in sys.argv[1:] or list(RUNS):
+        print(f"\n### {wanted}\n\n{RUNS[wanted].__doc__}\n", flush=True)
+        RUNS[wanted]()
