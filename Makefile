@@ -30,7 +30,7 @@ demo: $(STAMP) ## Run everything in one process, with two replicas that have gap
 	$(BIN)/thanostack standalone --demo --tsdb.path=$(DATA)
 
 test: kernels ## Hermetic tests: needs nothing but Python packages
-	$(BIN)/python -m pytest tests/tidy tests/unit tests/property tests/conformance tests/integration $(PYTEST)
+	$(BIN)/python -m pytest tests/tidy tests/unit tests/property tests/conformance tests/integration tests/simulation $(PYTEST)
 
 check: $(STAMP) ## Format, lint, types, architecture
 	$(BIN)/ruff format --check $(CODE)

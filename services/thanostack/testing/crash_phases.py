@@ -181,7 +181,8 @@ class Phases:
         stop = int(self._target.part * self._page.record["calls"][NAMES.index(phase)])
 
         def profile(_frame: Any, event: str, _argument: Any) -> None:
-            if event not in {"call", "c_call"}:
+            # Jobs of other threads that this one works off meanwhile are phases of their own.
+            if event not in {"call", "c_call"} or self._local.phase != phase:
                 return
             self._local.calls += 1
             if self._local.calls > stop:

@@ -244,6 +244,20 @@ def test_the_postings_table_is_written_and_read_as_the_references_do(pairs, data
         )
 
 
+def test_series_out_of_order_are_a_status():
+    """Two entries that do not ascend in label order are damage."""
+    _, metas = write_reference.frame_chunks([[(0, 1, 1, b"00")]] * 2, 1 << 20)
+    entries, ids = write_reference.encode_series([[(0, 1)], [(0, 1)]], metas, 0)
+    data = as_bytes(entries + b"\x01a\x01b")
+    state = np.array([len(entries), len(data), len(entries), 2, 0, 9, 0, 0])
+    n = (np.empty(3, "i8"), np.empty(3, "i8"))
+    status = index_read.decode_series(
+        data, np.array(ids) * 16, np.array([0, 2], np.uint32), state, np.empty(99, "u1"), *n,
+        np.empty(2, CHUNK_DTYPE), np.empty(2, "i8"),
+    )  # fmt: skip
+    assert index_read.BAD_ORDER == status
+
+
 def test_a_table_out_of_order_is_the_status_minus_two():
     """Version 1 allows it; whoever reads must sort."""
     body = write_reference.encode_postings_table([(b"b", b"1", 1), (b"a", b"1", 2)])
@@ -273,7 +287,7 @@ def test_decoding_series_equals_the_reference(series, mint, width):
     """Labels and the chunks in the bounds; series without one are left out."""
     series = laid_out(series)
     names = [b"", b"a", b"b", b"v", b"w" * 300]
-    labels = [[(1, 3), (2, 4)][: k % 3] for k in range(len(series))]
+    labels = [[], [(1, 3)], [(1, 3), (2, 4)], [(2, 3)]][: len(series)]
     _, metas = write_reference.frame_chunks(series, 1 << 20)
     entries, ids = write_reference.encode_series(labels, metas, 0)
     table = b"".join(write_reference.uvarint(len(name)) + name for name in names)

@@ -195,6 +195,10 @@ def test_reader_after_close(tmp_path):
         list(reading)
     with pytest.raises(Unavailable, match="closed"):
         samples_of(tsdb)
+    before = sorted(tmp_path.rglob("*"))
+    Maintenance(tsdb).flush()
+    Maintenance(tsdb).run()
+    assert before == sorted(tmp_path.rglob("*"))
 
 
 def test_registry():

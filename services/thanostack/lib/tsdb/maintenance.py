@@ -73,9 +73,9 @@ class Maintenance:
         return head.maxt - head.mint > self._tsdb.options.min_block_ms * 3 // 2
 
     def flush(self) -> None:
-        """Cut all of the head into blocks, the youngest part included."""
+        """Cut all of the head into blocks, the youngest part included; nothing when closed."""
         with self._tsdb.maintenance:
-            while self._tsdb.head.maxt >= self._tsdb.head.mint:
+            while not self._tsdb.is_closed and self._tsdb.head.maxt >= self._tsdb.head.mint:
                 self._cut()
 
     def _cut(self) -> None:
