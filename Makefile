@@ -24,7 +24,7 @@ $(STAMP): requirements.lock pyproject.toml
 install: $(STAMP) ## Leave .venv/bin/thanostack
 
 kernels: $(STAMP) ## Compile what is not in the kernel cache yet
-	$(BIN)/python -m thanostack.runtime.kernel_cache
+	$(BIN)/python -m thanostack.runtime.kernel_pool
 
 demo: $(STAMP) ## Run everything in one process, with two replicas that have gaps
 	$(BIN)/thanostack standalone --demo --tsdb.path=$(DATA)

@@ -32,7 +32,11 @@ def _start(program: str, folder: Path) -> tuple[float, float, int]:
     assert target.exists()
     with start as server:
         server.wait_ready()
-        return server.cpu_s(), server.memory_mib(), server.metric("prometheus_tsdb_head_series")
+        return (
+            server.cpu_s(),
+            server.memory_mib(),
+            int(sum(server.metric("prometheus_tsdb_head_series"))),
+        )
 
 
 def measure(load: Load) -> list[ReplayCost]:

@@ -25,12 +25,13 @@ class Pair:
     ours: Server
     real: Server
 
-    def await_label(self, name, value):
-        """Wait until both queriers show a label value: they learn of new tenants from Info."""
+    def await_result(self, query, at_s, n_results=1):
+        """Wait until both queriers give so many results: they hear of new data every 5 s."""
         for querier in (self.ours, self.real):
             until(
-                f"{name}={value} at {querier.name}",
-                lambda querier=querier: value in querier.api(f"label/{name}/values"),
+                f"{n_results} of {query} at {querier.name}",
+                lambda querier=querier: n_results
+                == len(querier.api("query", query=query, time=at_s, dedup="false")["result"]),
             )
 
 

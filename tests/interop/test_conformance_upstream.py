@@ -67,7 +67,9 @@ def test_the_scripts_are_these(scripts):
 def test_script(scripts, name):
     """What the engine can evaluate gives what the script says."""
     reports = list(Script((scripts / f"{name}.test").read_text()).run())
-    failed = {f"{name}:{report.line}": report for report in reports if report.outcome is Outcome.FAILED}
+    failed = {
+        f"{name}:{report.line}": report for report in reports if report.outcome is Outcome.FAILED
+    }
     unexpected = [
         f"line {report.line}: {report.query}: {report.reason}"
         for place, report in failed.items()

@@ -1,6 +1,6 @@
 """A real Thanos router with default flags spreads a real Prometheus's writes over two ingestors.
 
-    Prometheus ──1.0──> router (real) ──gRPC, snappy──> receive a, receive b  <── query (ours)
+Prometheus ──1.0──> router (real) ──gRPC, snappy──> receive a, receive b  <── query (ours)
 """
 
 import json
@@ -52,11 +52,13 @@ def test_what_is_routed_arrives(pair, router, tmp_path):
         until("the queue beyond the fence", lambda: min(server.metric(sent), default=0) > fence + 2)
         own = held_samples.of_query(server, '{__name__=~".+"}[5m]', fence)
         failed = server.metric("prometheus_remote_storage_samples_failed_total")
-    pair.await_label("tenant_id", TENANT)
-    query = f'{{tenant_id="{TENANT}", __name__=~".+"}}[5m]'
-    got = held_samples.of_query(pair.ours, query, fence, dedup="false")
+    everything = f'{{tenant_id="{TENANT}", __name__=~".+"}}'
+    pair.await_result(f"count by (replica) ({everything})", fence, 2)
+    got = held_samples.of_query(pair.ours, f"{everything}[5m]", fence, dedup="false")
     shares = [sum(("replica", name) in labels for labels in got) for name in "ab"]
-    print(f"{held_samples.size(own)} samples there, {held_samples.size(got)} here, series: {shares}")
+    print(
+        f"{held_samples.size(own)} samples there, {held_samples.size(got)} here, series: {shares}"
+    )
     assert failed == [0]
     assert min(shares) > 0.3 * len(own)
     got = held_samples.without(got, "replica", "tenant_id", "written_by")
@@ -64,7 +66,7 @@ def test_what_is_routed_arrives(pair, router, tmp_path):
 
 
 def test_a_conflict_comes_back(router):
-    """Our refusal of another value at the same time is the router's 409; a repetition is success."""
+    """Our refusal of another value at a time is the router's 409; a repetition is success."""
     now = int(time.time() * 1000)
 
     def body(value):

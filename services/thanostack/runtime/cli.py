@@ -114,14 +114,13 @@ def _without_command(parsed: Split) -> int:
 
 def _run(name: str, parsed: Split) -> int:
     settings = load(settings_of(name), parsed.flags)
-    from thanostack.runtime import kernel_cache, kernel_pool, process
+    from thanostack.runtime import kernel_pool, process
 
     _check_addresses(settings)
     log = process.log_of(name, settings)
-    if COMMANDS[name].compiles_beside:
-        kernel_pool.start(name, log)
-    else:
-        kernel_cache.warm_up(name, log)
+    kernel_pool.start(name, log)
+    if not COMMANDS[name].compiles_beside:
+        kernel_pool.wait_for_all()
     wiring = importlib.import_module(f"thanostack.{name}.wiring")
     return process.run(name, settings, wiring.start, log)
 

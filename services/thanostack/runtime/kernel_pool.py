@@ -1,116 +1,46 @@
-"""Compiling kernels beside a server that already runs, the ones it needs first.
+"""Compiling cold kernels in two children, the ones that are needed first.
 
-`kernel_cache` compiles everything before a component is imported: two minutes on a fresh machine.
-Here importing compiles nothing, and two children work through the cold kernels, one by one:
+Importing compiles nothing: a kernel is loaded, or else compiled, when it is first called. On a
+fresh machine the children work through all that a component uses, one by one, and a call waits for
+its kernel instead of compiling it:
 
-    @kernel ──> Deferred ──first call──> compiled in the cache? ──yes──> loaded
-                                              └──no──> moved forward, waited for, loaded
+    first call ──cold?──> moved forward, waited for ──> loaded from the cache
 
-Order: what the first write needs, what a caller waits for, what plain selectors need, all else. On
-two idle cores the first write is taken and `up` is answered within the first minute. A child that
-dies is not an error here: the caller compiles for itself, or fails with a traceback.
-
-Invariants: kernel modules are imported after `start`; what is warm is never deferred.
+Order: what the first write needs, what a caller waits for, what plain selectors need, all else.
+`receive` and `query` wait for all of it before they start; `standalone` serves meanwhile. A child
+that dies is not an error here: the caller compiles for itself, or fails with a traceback. An image
+ships its cache and never gets here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from thanostack.runtime.kernel_cache import kernel_modules_of
-from thanostack.runtime.logs import Logger
+from thanostack.runtime import logs
+from thanostack.runtime.kernel_cache import (
+    WRITE_PATH,
+    all_kernel_modules,
+    cold_kernels,
+    kernel_modules_of,
+)
 
 CHILDREN: Final = 2
 _PACKAGE: Final = Path(__file__).parent.parent
-_KERNELS: Final = "thanostack.lib.kernels."
-_NAME = re.compile(r"^@kernel\([^\n]*(?:\n(?!def ).*)*\ndef (\w+)", re.MULTILINE)
-WRITE_PATH: Final = (
-    "head_create", "head_resolve", "head_apply", "label_canonicalise", "remote_write_scan",
-    "wal_encode_series", "head_stage", "wal_frame", "message_runs", "head_labels",
-)  # fmt: skip
-"""What the first write needs, the slowest to compile first."""
-PLAIN_SELECTOR: Final = (
-    "write_json_series", "sort_label_runs", "xor_decode", "instant_rows", "intern_pairs",
-    "head_snapshot", "intern_sets", "edit_label_runs", "head_find_pair", "split_lanes",
-    "encode_sets", "take_label_runs", "xor_sample_counts",
-)  # fmt: skip
-"""What a query such as `up` needs besides."""
-_RANK: Final = {name: rank for rank, name in enumerate((*WRITE_PATH, *PLAIN_SELECTOR))}
 _CHILD: Final = """
 import importlib, sys
-from thanostack.runtime.kernel_pool import defer
-defer()
 for line in sys.stdin:
     module, name = line.split()
     getattr(importlib.import_module(module), name).ready()
     print(flush=True)
 """
-
-
-class Deferred:
-    """A kernel that is loaded, or else compiled, when it is first needed.
-
-    Args:
-        function: the kernel's source.
-        compile_it: makes it callable.
-        before: called with the module and name of a kernel that is not there yet.
-    """
-
-    def __init__(
-        self,
-        function: Any,
-        compile_it: Callable[[Any], Any],
-        before: Callable[[str, str], None] | None,
-    ) -> None:
-        self.py_func = function
-        self._compile, self._before = compile_it, before
-        self._lock = threading.Lock()
-        self._kernel: Any = None
-
-    def __call__(self, *arguments: Any) -> Any:
-        """Call the kernel."""
-        return self.ready()(*arguments)
-
-    @property
-    def _numba_type_(self) -> Any:
-        # How numba sees this kernel where another one calls it.
-        return self.ready()._numba_type_
-
-    def ready(self) -> Any:
-        """Return the compiled kernel, waiting for it if need be."""
-        if self._kernel is None:
-            with self._lock:
-                if self._kernel is None:
-                    function = self.py_func
-                    if self._before is not None:
-                        self._before(function.__module__, function.__name__)
-                    self._kernel = self._compile(function)
-                    # Whoever reaches it through its module calls it directly from now on.
-                    function.__globals__[function.__name__] = self._kernel
-        return self._kernel
-
-
-def defer(before: Callable[[str, str], None] | None = None) -> None:
-    """Let kernel modules that are imported from now on compile nothing."""
-    from thanostack.lib.kernels import _jit
-
-    original = _jit.kernel
-
-    def kernel(signature: Any, **options: Any) -> Callable[[Any], Deferred]:
-        compile_it = original(signature, **options)
-        return lambda function: Deferred(function, compile_it, before)
-
-    _jit.kernel = kernel
 
 
 @dataclass(eq=False, slots=True)
@@ -130,7 +60,7 @@ class KernelPool:
         log: told how far they are.
     """
 
-    def __init__(self, cold: list[tuple[str, str]], n_urgent: int, log: Logger) -> None:
+    def __init__(self, cold: list[tuple[str, str]], n_urgent: int, log: logs.Logger) -> None:
         self._log, self._started_s = log, time.monotonic()
         jobs = [_Job(*kernel, is_urgent=i < n_urgent) for i, kernel in enumerate(cold)]
         self._jobs = {(job.module, job.name): job for job in jobs}
@@ -157,6 +87,11 @@ class KernelPool:
         for job in self._jobs.values():
             if job.is_urgent:
                 job.done.wait()
+
+    def wait(self) -> None:
+        """Wait until everything is compiled."""
+        for job in self._jobs.values():
+            job.done.wait()
 
     def _take(self) -> _Job | None:
         with self._lock:
@@ -217,17 +152,19 @@ class _Child:
 _pool: KernelPool | None = None
 
 
-def start(component: str, log: Logger) -> None:
-    """Begin to compile what a component lacks, and let its import go on meanwhile."""
+def start(component: str, log: logs.Logger) -> None:
+    """Begin to compile what a component lacks; its calls wait for what they need."""
     global _pool
     if os.environ.get("NUMBA_DISABLE_JIT") == "1":
         return
-    cold = cold_kernels(component)
+    cold = cold_kernels(kernel_modules_of(component))
     if not cold:
         return
+    from thanostack.lib.kernels import _jit
+
     n_urgent = sum(name in WRITE_PATH for _, name in cold)
     _pool = KernelPool(cold, n_urgent, log)
-    defer(_pool.want)
+    _jit.BEFORE_FIRST_CALL.append(_pool.want)
 
 
 def is_compiling() -> bool:
@@ -241,16 +178,18 @@ def wait_for_write_path() -> None:
         _pool.wait_for_urgent()
 
 
-def cold_kernels(component: str) -> list[tuple[str, str]]:
-    """Return (module, kernel) of what no cache has, in the order in which it should be compiled."""
-    from thanostack.lib.kernels import _jit
+def wait_for_all() -> None:
+    """Wait until nothing that the component uses has to be compiled any more."""
+    if _pool is not None:
+        _pool.wait()
 
-    cold = []
-    for module in kernel_modules_of(component):
-        folder = f"{module}-{_jit.module_stamp(module)}"
-        text = (_PACKAGE / "lib" / "kernels" / f"{module}.py").read_text(encoding="utf-8")
-        for name in _NAME.findall(text):
-            pattern = f"{module}.{name}-*.nbi"
-            if not any(list((root / folder).glob(pattern)) for root in _jit.cache_roots()):
-                cold.append((_KERNELS + module, name))
-    return sorted(cold, key=lambda kernel: _RANK.get(kernel[1], len(_RANK)))
+
+def main() -> None:
+    """Compile every kernel that no cache has; for images, and before tests."""
+    cold = cold_kernels(all_kernel_modules())
+    if cold:
+        KernelPool(cold, 0, logs.configure("kernels", level="info", form="logfmt")).wait()
+
+
+if __name__ == "__main__":
+    main()

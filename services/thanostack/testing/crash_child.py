@@ -3,7 +3,8 @@
     open (replay) ── check all of it ── "v" ── writers, maintenance, a reader ── until SIGKILL
                                                                               └─ SIGTERM: close
 
-It is forked from a warm parent and ends by `os._exit`, so nothing is imported or compiled again.
+It is forked from a parent that called `warm_up` and ends by `os._exit`, so nothing is imported or
+compiled again.
 Its exit code is 0 after a clean stop, `FAULT` when something was not as it should be.
 """
 
@@ -27,12 +28,20 @@ import numpy as np
 
 from thanostack.lib.foundation.errors import NotReady, StorageUnwritable, Unavailable
 from thanostack.lib.foundation.ids import Tenant
+from thanostack.lib.kernels._jit import Kernel
 from thanostack.lib.model.matchers import Matcher, MatchType
 from thanostack.lib.tsdb.multi_tsdb import MultiTSDB
 from thanostack.lib.tsdb.options import TSDBOptions
 from thanostack.lib.tsdb.tsdb import TSDB
 from thanostack.lib.wal.writer import WALWriter
-from thanostack.testing.crash_phases import REQUESTS_MAX, WRITERS, Phases, SharedPage, Target, shrink
+from thanostack.testing.crash_phases import (
+    REQUESTS_MAX,
+    WRITERS,
+    Phases,
+    SharedPage,
+    Target,
+    shrink,
+)
 from thanostack.testing.crash_samples import (
     ACKNOWLEDGED,
     CHURNING,
@@ -86,6 +95,15 @@ class Life:
     seed: int
     only_checks: bool = False
     breaks: str = ""
+
+
+def warm_up() -> None:
+    """Load every kernel that was imported; a child inherits them ready to run."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("thanostack.lib.kernels."):
+            for value in list(vars(module).values()):
+                if isinstance(value, Kernel):
+                    value.ready()
 
 
 def run(life: Life, ledger: Ledger, page: SharedPage, signal_fd: int) -> NoReturn:

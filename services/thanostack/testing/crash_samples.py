@@ -40,7 +40,10 @@ MINT, MAXT = -(1 << 63), (1 << 63) - 1
 IN_FLIGHT, ACKNOWLEDGED, REFUSED = range(3)
 
 REQUEST_DTYPE = np.dtype(
-    [(name, np.int64) for name in "first count t0 step steps faults unsorted outcome".split()]
+    [
+        (name, np.int64)
+        for name in ["first", "count", "t0", "step", "steps", "faults", "unsorted", "outcome"]
+    ]
 )
 _TIME_BITS, _WRITER_BITS = 44, 17
 

@@ -27,7 +27,9 @@ _PAIR = re.compile(r'(?:"([^"]+)"|(\w+))=("(?:[^"\\]|\\.)*")')
 
 def bits(value: float) -> int:
     """Return a float's bits; every NaN is the same."""
-    pattern: int = struct.unpack("<Q", struct.pack("<d", value if value == value else float("nan")))[0]
+    pattern: int = struct.unpack(
+        "<Q", struct.pack("<d", value if value == value else float("nan"))
+    )[0]
     return pattern
 
 

@@ -88,15 +88,6 @@ class Server:
         except urllib.error.HTTPError as error:
             raise RuntimeError(f"{self.name}: {error.code} {error.read()[:500]!r}") from error
 
-    def metric(self, name: str) -> int:
-        """Return the sum of a metric over its label sets, from `/metrics`."""
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=60) as answer:
-            lines = answer.read().decode().splitlines()
-        values = [
-            line.rpartition(" ")[2] for line in lines if line.startswith((name + " ", name + "{"))
-        ]
-        return int(sum(map(float, values)))
-
     def metric(self, name: str) -> list[float]:
         """Return the values of a metric of its own, one a label set."""
         with urllib.request.urlopen(f"{self.url}/metrics", timeout=30) as answer:

@@ -280,6 +280,24 @@ def attach(both, chunks):
     both.placed = len(both.model.closed)
 
 
+@settings(max_examples=30, derandomize=True, deadline=None)
+@given(st.lists(st.tuples(st.integers(-1, 2), st.integers(0, 400)), max_size=40), st.data())
+def test_attach_in_any_order(chunks, data):
+    """Chunks of a row ascend whatever the order they are found in, before a cut and after."""
+    both = Both()
+    both.create([(encode_run({"a": str(i)}), 0) for i in range(3)])
+    opened = data.draw(st.integers(0, 400))
+    limits = np.array([-(2**62), 2**62])
+    half = len(chunks) // 2
+    attach(both, chunks[:half])
+    stage_and_apply(both, [(0, [(opened, 1)])], limits)
+    attach(both, chunks[half:])
+    both.snapshot(-(2**63), 2**63 - 1)
+    both.snapshot(50, 200)
+    both.agree("head_drop_before", data.draw(st.integers(0, 400)))
+    both.snapshot(-(2**63), 2**63 - 1)
+
+
 STEPS = st.sampled_from([1, 1, 1, 2, 7, 30])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import threading
@@ -11,8 +10,9 @@ from pathlib import Path
 
 import structlog
 
+from thanostack.lib.kernels._jit import Kernel
 from thanostack.runtime import kernel_pool
-from thanostack.runtime.kernel_pool import Deferred, KernelPool, cold_kernels
+from thanostack.runtime.kernel_pool import KernelPool
 
 KERNELS = Path(kernel_pool.__file__).parent.parent / "lib" / "kernels"
 SERVICES = str(KERNELS.parents[2])
@@ -91,7 +91,7 @@ def test_a_kernel_is_compiled_once_however_many_call_it():
         time.sleep(0.02)
         return function
 
-    kernel = Deferred(doubled, compile_it, None)
+    kernel = Kernel(doubled, compile_it)
     results = []
     threads = [threading.Thread(target=lambda: results.append(kernel(4))) for _ in range(8)]
     for thread in threads:
@@ -102,42 +102,21 @@ def test_a_kernel_is_compiled_once_however_many_call_it():
     assert kernel.py_func is doubled
 
 
-def test_the_kernels_named_first_exist():
-    """A renamed kernel would silently be compiled late."""
-    text = "\n".join(path.read_text() for path in KERNELS.glob("*.py"))
-    for name in (*kernel_pool.WRITE_PATH, *kernel_pool.PLAIN_SELECTOR):
-        assert re.search(rf"^def {name}\(", text, re.MULTILINE), name
-
-
-def test_every_kernel_is_found_cold_on_a_fresh_machine(monkeypatch, tmp_path):
-    """Of each module a component uses all kernels are listed, the write path first."""
-    monkeypatch.setattr("thanostack.lib.kernels._jit.cache_roots", lambda: [tmp_path])
-    cold = cold_kernels("standalone")
-    names = [name for _, name in cold]
-    first = (*kernel_pool.WRITE_PATH, *kernel_pool.PLAIN_SELECTOR)
-    assert tuple(names[: len(first)]) == first
-    for module in {module for module, _ in cold}:
-        path = KERNELS / f"{module.rpartition('.')[2]}.py"
-        declared = len(re.findall(r"^@kernel\(", path.read_text(), re.MULTILINE))
-        assert declared == sum(found == module for found, _ in cold), module
-
-
 def test_importing_compiles_nothing_and_calling_does(tmp_path):
     """In a fresh process with an empty cache a module is there at once; its kernel on demand."""
     code = """
-from thanostack.runtime.kernel_pool import Deferred, defer
-asked = []
-defer(lambda module, name: asked.append(name))
+import pathlib, sys
 from thanostack.lib.kernels import _jit, head_chunk_file as module
-kernels = [name for name, thing in vars(module).items() if isinstance(thing, Deferred)]
-assert kernels and not _jit.REGISTRY, "imported, not compiled"
+asked = []
+_jit.BEFORE_FIRST_CALL.append(lambda module, name: asked.append(name))
+kernels = [name for name, thing in vars(module).items() if isinstance(thing, _jit.Kernel)]
+compiled = lambda: list(pathlib.Path(sys.argv[1]).rglob("*.nbi"))
+assert kernels and not compiled(), "imported, not compiled"
 kernel = getattr(module, kernels[0])
 assert kernel.ready() is getattr(module, kernels[0]), "the module has the compiled one now"
-assert asked == kernels[:1] == list(_jit.REGISTRY)
+assert asked == kernels[:1] and len(compiled()) == 1
 """
     environment = {"PYTHONPATH": SERVICES, "THANOSTACK_KERNEL_CACHE": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    command = [sys.executable, "-P", "-c", code, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

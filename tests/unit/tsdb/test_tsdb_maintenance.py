@@ -10,6 +10,7 @@ import pytest
 
 from thanostack.lib.foundation.errors import StorageUnwritable, Unavailable
 from thanostack.lib.model.queryable import SeriesQuery
+from thanostack.lib.tsdb import head_reader
 from thanostack.lib.tsdb.head_reader import ReaderRegistry
 from thanostack.lib.tsdb.maintenance import Maintenance
 from thanostack.testing.tsdb_directory import (
@@ -159,8 +160,9 @@ def test_cut_beside_writers_and_readers(tmp_path):
     tsdb.close()
 
 
-def test_reader_before_the_cut(tmp_path):
+def test_reader_before_the_cut(tmp_path, monkeypatch):
     """A read that began before a cut is waited for and gets the whole; one too slow is told so."""
+    monkeypatch.setattr(head_reader, "_GROUP", 2000)
     tsdb = opened(tmp_path)
     names = [f"{i:05d}" for i in range(4500)]
     write(tsdb, names, [5])
@@ -183,8 +185,9 @@ def test_reader_before_the_cut(tmp_path):
     tsdb.close()
 
 
-def test_reader_after_close(tmp_path):
+def test_reader_after_close(tmp_path, monkeypatch):
     """A read that a close overtakes, and one that comes later, are told so."""
+    monkeypatch.setattr(head_reader, "_GROUP", 2000)
     tsdb = opened(tmp_path)
     names = [f"{i:05d}" for i in range(2100)]
     write(tsdb, names, range(0, 9000, 1500))

@@ -131,10 +131,11 @@ def test_write_during_prune(tmp_path, monkeypatch):
     write(tsdb, ["1"], [NOW - 200_000])
     real, columns = tsdb._shut, WriteColumns()
     body = write_request(({"a": "late", "job": "x"}, [(NOW, float(NOW))]))
-    columns.scan(np.frombuffer(body, np.uint8))
+    data = np.frombuffer(body, np.uint8)
+    columns.scan(data)
 
     def late():
-        tsdb._write(columns)
+        tsdb._write(columns, data, 1)
         real()
 
     db._clock.advance(2 * BLOCK_MS + 1)

@@ -237,6 +237,32 @@ def test_second_references(tmp_path):
     tsdb.close()
 
 
+def test_chunks_of_second_references_interleave(tmp_path):
+    """A series that came back keeps its head chunks, whichever of its references they are under."""
+    tsdb = opened(tmp_path / "a")
+    write(tsdb, ["1", "2"], [1000])
+    write(tsdb, ["2"], range(2000, 20_000, 1000))
+    Maintenance(tsdb).run()
+    assert (10_000, 1) == (tsdb.blocks.maxt, tsdb.counters.head_series_removed)
+    # It comes back as another reference, under which a chunk is closed.
+    write(tsdb, ["1"], [21_000, 31_000])
+    assert tsdb.jobs.run(tsdb.head.flush_closed) > 0
+    # To a replay it has its first reference again: the next chunk is closed under that.
+    second = opened(crashed(tsdb, tmp_path / "b"))
+    write(second, ["1"], [41_000])
+    assert second.jobs.run(second.head.flush_closed) > 0
+    third = opened(crashed(second, tmp_path / "c"))
+    held = expected(["1"], [1000, 21_000, 31_000, 41_000])
+    assert {**held, **expected(["2"], range(1000, 20_000, 1000))} == samples_of(third)
+    # The order of chunks outlives a cut, and the block has them.
+    while third.blocks.maxt < 40_000:
+        write(third, ["2"], [third.head.maxt + 5000])
+        Maintenance(third).run()
+    assert held.items() <= samples_of(third).items()
+    for storage in (tsdb, second, third):
+        storage.close()
+
+
 def test_damaged_checkpoint(tmp_path):
     """A damaged checkpoint is an error that names it; the lock is free again."""
     tsdb = opened(tmp_path)

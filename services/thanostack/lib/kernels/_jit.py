@@ -1,7 +1,8 @@
 """The only permitted kernel decorators, their registry, and where compiled code is kept.
 
-`@kernel(signature)` compiles one explicit signature: no GIL, numpy's division, no fast-math, no
-nested threads. `@device` marks a helper that only kernels call; it is compiled into its callers.
+`@kernel(signature)` stands for one explicit signature, loaded or compiled at the first call: no
+GIL, numpy's division, no fast-math, no nested threads. `@device` and `@routine` mark helpers that
+only kernels call; they are compiled into their callers.
 
 Compiled code is cached outside the checkout, one folder for each *content* of a module: the
 stamp hashes the module, every kernel module it imports, the versions of numba and llvmlite, the
@@ -16,12 +17,14 @@ so an image ships its cache read-only.
 Source: numba, "Notes on caching"; `CACHE_LOCATOR_CLASSES`.
 """
 
+import functools
 import hashlib
 import importlib.metadata
 import os
 import pathlib
 import re
 import tempfile
+import threading
 
 from numba import config, njit
 
@@ -34,11 +37,51 @@ _VERSIONS = tuple(importlib.metadata.version(name) for name in ("numba", "llvmli
 
 config.CACHE_LOCATOR_CLASSES = f"{__name__}.ContentLocator"
 
-_ALLOCATING = frozenset(
-    "sort argsort empty zeros ones full arange array copy empty_like zeros_like".split()
-)
 REGISTRY: dict[str, str] = {}
 """Kernel name -> signature text, of every kernel whose module was imported."""
+
+
+class Kernel:
+    """A kernel that is loaded from the cache, or else compiled, when it is first called.
+
+    A process so pays for the kernels it uses only. Once loaded, whoever calls it through its module
+    calls the compiled function directly.
+
+    Args:
+        function: the kernel's source.
+        compile_it: makes it callable.
+    """
+
+    def __init__(self, function, compile_it) -> None:
+        self.py_func = function
+        self._compile = compile_it
+        self._lock = threading.Lock()
+        self._compiled = None
+
+    def __call__(self, *arguments):
+        """Call the kernel."""
+        return self.ready()(*arguments)
+
+    @property
+    def _numba_type_(self):
+        # How numba sees this kernel where another one calls it.
+        return self.ready()._numba_type_
+
+    def ready(self):
+        """Return the compiled kernel, compiling it if no cache has it."""
+        if self._compiled is None:
+            with self._lock:
+                if self._compiled is None:
+                    function = self.py_func
+                    for hook in BEFORE_FIRST_CALL:
+                        hook(function.__module__, function.__name__)
+                    self._compiled = self._compile(function)
+                    function.__globals__[function.__name__] = self._compiled
+        return self._compiled
+
+
+BEFORE_FIRST_CALL: list = []
+"""Called with module and name of a kernel to be loaded; may block while another compiles it."""
 
 
 def kernel(signature, *, sorts: bool = False):
@@ -52,13 +95,16 @@ def kernel(signature, *, sorts: bool = False):
         sorts: the kernel calls `sort` or `argsort`, which need numba's allocator.
     """
 
-    def decorate(function):
-        assert function.__name__ not in REGISTRY, f"two kernels named {function.__name__}"
-        REGISTRY[function.__name__] = str(signature)
+    def compile_it(function):
         return njit(
             signature, nogil=True, cache=True, error_model="numpy", fastmath=False, parallel=False,
             _nrt=sorts,
         )(function)  # fmt: skip
+
+    def decorate(function):
+        assert function.__name__ not in REGISTRY, f"two kernels named {function.__name__}"
+        REGISTRY[function.__name__] = str(signature)
+        return Kernel(function, compile_it)
 
     return decorate
 
@@ -80,6 +126,7 @@ def sorting_device(function):
     return njit(nogil=True, error_model="numpy", fastmath=False)(function)
 
 
+@functools.cache
 def module_stamp(module: str) -> str:
     """Return the content stamp of a kernel module and of all kernel modules below it."""
     seen, waiting = {}, [module, "_jit"]

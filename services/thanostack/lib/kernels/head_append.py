@@ -171,6 +171,15 @@ def _grow_slab(head, row):
 
 
 @device
+def _fitting_class(length):
+    """Return the smallest slab class that a chunk of this length fits into."""
+    size_class = np.int64(0)
+    while SLAB_BYTES[size_class] < SLAB_HEADER + length + SLAB_SLACK:
+        size_class += 1
+    return size_class
+
+
+@device
 def range_end(t, width):
     """Return the end of the chunk range that holds t, as upstream's truncating division has it."""
     quotient = np.int64(abs(t) // width)
@@ -215,6 +224,7 @@ def close_chunk(head, r, row):
     head.meta[CHUNKS] = index + 1
     free_slab(head, row.slab, np.int64(row.slab_class))
     row.slab = np.int64(-1)
+    row.slab_class = np.uint8(_fitting_class(length))
     row.count = np.uint8(0)
     return np.int64(0)
 
@@ -240,11 +250,10 @@ def append_sample(head, r, t, value, chunk_range):
         if close_chunk(head, r, row) < 0:
             return np.int64(CLOSED_FULL)
     if row.count == 0:
-        at = _take_slab(head, np.int64(0))
+        at = _take_slab(head, np.int64(row.slab_class))
         if at < 0:
             return np.int64(SLABS_FULL)
         row.slab = at
-        row.slab_class = np.uint8(0)
         store64(head.slabs, at, np.uint64(range_end(t, chunk_range)))
         store64(head.slabs, at + 8, np.uint64(t))
         start_chunk(head.slabs, at + SLAB_HEADER, row, t, value)

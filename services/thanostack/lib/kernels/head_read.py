@@ -205,9 +205,37 @@ def head_drop_before(head, mint):
     return empty
 
 
+@device
+def _has_room(head, r, mint, maxt):
+    """Return whether a chunk of row r overlaps no other and does not follow the open one."""
+    row = head.rows[r]
+    newest = np.int64(head.tails[r])
+    if row.count > 0:
+        if np.int64(load64(head.slabs, row.slab + 8)) <= maxt:
+            return False
+    elif row.last_t != NEVER and (newest < 0 or mint > head.chunks[newest].maxt):
+        return mint > row.last_t
+    while newest >= 0 and head.chunks[newest].mint > maxt:
+        newest = np.int64(head.chunks[newest].previous)
+    return newest < 0 or head.chunks[newest].maxt < mint
+
+
+@device
+def _fill(chunk, mint, maxt, ref, length):
+    chunk.mint = mint
+    chunk.maxt = maxt
+    chunk.ref = ref
+    chunk.length = length
+    chunk.header = np.int32(0)
+
+
 @kernel(i64(HEAD, I64, I64, I64, I64, I64))
 def head_attach_chunks(head, rows, mints, maxts, refs, lengths):
-    """Link chunks found in chunks_head to their rows, ascending by time within a row.
+    """Link chunks found in chunks_head to their rows, each at its place in time.
+
+    A series that was forgotten and came back has two references in the log, and chunks of one may
+    lie between chunks of the other. None may be pending: the records of a row stay ascending by
+    shifting what they hold.
 
     Args:
         head: the tables.
@@ -217,27 +245,27 @@ def head_attach_chunks(head, rows, mints, maxts, refs, lengths):
         lengths: int64[n]; of the chunk bytes.
 
     Returns:
-        The number attached; a chunk that does not follow its row's newest one is left out.
+        The number attached; a chunk that overlaps another or follows the open one is left out.
     """
     count = np.int64(0)
     for k in range(rows.shape[0]):
         r = rows[k]
-        if r < 0 or head.meta[CHUNKS] >= head.chunks.shape[0]:
-            continue
-        row = head.rows[r]
-        if row.last_t != NEVER and mints[k] <= row.last_t:
-            continue
         index = head.meta[CHUNKS]
-        chunk = head.chunks[index]
-        chunk.mint = mints[k]
-        chunk.maxt = maxts[k]
-        chunk.ref = refs[k]
-        chunk.row = np.int32(r)
-        chunk.previous = head.tails[r]
-        chunk.length = np.int32(lengths[k])
-        chunk.header = np.int32(0)
+        if r < 0 or index >= head.chunks.shape[0] or not _has_room(head, r, mints[k], maxts[k]):
+            continue
+        older = np.int64(head.tails[r])
+        head.chunks[index].row = np.int32(r)
+        head.chunks[index].previous = np.int32(older)
+        at = index
+        while older >= 0 and head.chunks[older].mint > maxts[k]:
+            later = head.chunks[older]
+            _fill(head.chunks[at], later.mint, later.maxt, later.ref, later.length)
+            at = older
+            older = np.int64(later.previous)
+        _fill(head.chunks[at], mints[k], maxts[k], refs[k], np.int32(lengths[k]))
         head.tails[r] = np.int32(index)
         head.meta[CHUNKS] = index + 1
-        row.last_t = maxts[k]
+        if at == index and head.rows[r].count == 0:
+            head.rows[r].last_t = maxts[k]
         count += 1
     return count

@@ -74,7 +74,9 @@ FREE_POSTINGS = 32  # one list head a power of two, offset + 1
 META_SIZE = 64
 
 SLAB_HEADER = 16
-SLAB_BYTES = np.array([80, 128, 192, 288, 416, 576, 800, 1104], np.int64)
+# Series fill their chunks in step, so a class that all of them outgrow stays touched and empty: few
+# classes, and a chunk begins in the class that the one before it needed.
+SLAB_BYTES = np.array([384, 640, 1104], np.int64)
 SLAB_CLASSES = len(SLAB_BYTES)
 SLAB_SLACK = 32  # a sample takes at most 20 bytes, a bit write reaches 9 beyond
 

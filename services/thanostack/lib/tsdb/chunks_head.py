@@ -465,8 +465,11 @@ def _list_files(folder: Path) -> dict[int, Path]:
 
 
 def _is_blank(path: Path) -> bool:
+    """Return whether a file never got its header, or only the beginning of it."""
     with path.open("rb") as file:
-        return file.read(4).strip(b"\0") == b"" or path.stat().st_size < 4
+        head = file.read(len(HEADER))
+    is_cut = len(head) < 4 or (len(head) < len(HEADER) and HEADER.startswith(head))
+    return is_cut or head[:4] == bytes(4)
 
 
 def _set_aside(

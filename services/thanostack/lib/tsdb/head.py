@@ -54,6 +54,7 @@ UInt64Array = npt.NDArray[np.uint64]
 LABELS_MAX = 256
 _FRAME_BYTES = 1200
 _FRAMES_KEPT = 1 << 20
+_REQUEST_SERIES = 1 << 16  # room for the slabs that one request might need beside all others
 
 
 class ChunkFiles(Protocol):
@@ -131,7 +132,7 @@ class Head:
             rows=reserve(ROW_DTYPE, n),
             refs=reserve(np.int64, n),
             tails=reserve(np.int32, n),
-            slabs=reserve(np.uint8, n * 1024),
+            slabs=reserve(np.uint8, (n + _REQUEST_SERIES) * int(SLAB_BYTES.sum())),
             chunks=reserve(CLOSED_DTYPE, n * 8),
             closed=reserve(np.uint8, 1 << 30),
             **_index_tables(n, meta),
@@ -257,14 +258,15 @@ class Head:
 
     def _check_room(self, columns: WriteColumns) -> None:
         """Make sure that `apply` cannot fail half-way: samples are logged by then."""
-        meta, tables = self.tables.meta, self.tables
+        tables, meta = self.tables, self.tables.meta.tolist()
         # Bound: each series closes its open chunk at most once at full size; later ones are small.
         frames = columns.count * _FRAME_BYTES + columns.samples * 96
         if meta[CLOSED_TOP] + frames + _FRAME_BYTES > len(tables.closed):
             self.flush_closed()
+            meta = tables.meta.tolist()
         if meta[CLOSED_TOP] + frames + _FRAME_BYTES > len(tables.closed):
             raise LimitExceeded("series in one request", len(tables.closed) // 1300, columns.count)
-        slabs = columns.count * int(SLAB_BYTES[-1]) + int(SLAB_BYTES[0]) * columns.samples
+        slabs = columns.count * int(SLAB_BYTES.sum())
         if meta[SLABS_TOP] + slabs > len(tables.slabs):
             raise Unavailable("the head has no room for more open chunks")
         if meta[CHUNKS] + columns.samples > len(tables.chunks):

@@ -31,6 +31,7 @@ from thanostack.lib.tsdb.chunks_head import ChunksHeadWriter, load_chunks_head
 from thanostack.lib.tsdb.head import Head, HeadOptions
 from thanostack.lib.tsdb.head_reader import HeadReader, ReaderRegistry
 from thanostack.lib.tsdb.job_queue import JobQueue
+from thanostack.lib.tsdb.late_samples import count_stored
 from thanostack.lib.tsdb.lock_file import LockFile
 from thanostack.lib.tsdb.options import Report, TSDBOptions, TSDBStats, WriteResult, quiet
 from thanostack.lib.tsdb.replay import Replay
@@ -154,7 +155,7 @@ class TSDB:
             _POOL.give_back(columns)
             done(outcome)
 
-        self.jobs.submit(lambda: self._write(columns), finished)
+        self.jobs.submit(lambda: self._write(columns, data, version), finished)
 
     def append_and_wait(self, body: Uint8Array | bytes, *, version: int = 1) -> WriteResult:
         """Store the samples of a request and return what became of them; see `append`."""
@@ -172,12 +173,15 @@ class TSDB:
         result: WriteResult = outcome[0]
         return result
 
-    def _write(self, columns: WriteColumns) -> WriteResult:
+    def _write(self, columns: WriteColumns, body: Uint8Array, version: int) -> WriteResult:
         head = self.head
         self._check_writable()
         self.last_append_ms = self.clock.now_ms()
         created, statuses = head.resolve(columns)
-        outcome, length = head.stage(columns, self._earliest(), self._latest())
+        earliest = self._earliest()
+        outcome, length = head.stage(columns, earliest, self._latest())
+        if outcome[head_append.OUT_OF_ORDER]:
+            self._forgive_duplicates(columns, outcome, earliest, body, version)
         records: list[Uint8Array | bytes] = []
         if head.unlogged:
             rows = np.concatenate(head.unlogged).astype(np.int32)
@@ -190,6 +194,17 @@ class TSDB:
         if head.pending_bytes > _PENDING_FLUSH:
             self._try_flush()
         return self._result(columns, outcome, statuses, created)
+
+    def _forgive_duplicates(
+        self, columns: WriteColumns, outcome: Int64Array, earliest: int, body: Uint8Array,
+        version: int,
+    ) -> None:  # fmt: skip
+        """Count late samples that are stored already, bit for bit, as duplicates."""
+        request = WriteColumns()
+        request.scan(body, version)
+        again = count_stored(self, request, columns.rows, earliest)
+        outcome[head_append.OUT_OF_ORDER] -= again
+        outcome[head_append.DUPLICATE] += again
 
     def _check_writable(self) -> None:
         if self._closed:

@@ -83,16 +83,27 @@ def head_drop_before(head, mint):
 
 
 def head_attach_chunks(head, rows, mints, maxts, refs, lengths):
-    """Link chunks that follow what their rows have."""
+    """Put chunks between the others of their rows where they overlap nothing."""
     columns = (column.tolist() for column in (rows, mints, maxts, refs, lengths))
     count = 0
     for r, mint, maxt, ref, length in zip(*columns, strict=True):
         if r < 0:
             continue
-        row = head.rows[r]
-        if row.last_t != NEVER and mint <= row.last_t:
+        row, others = head.rows[r], head.chunks_of(r)
+        if any(chunk.mint <= maxt and chunk.maxt >= mint for chunk in others):
+            continue
+        is_newest = all(chunk.maxt < mint for chunk in others)
+        if row.open is not None and row.open.mint <= maxt:
+            continue
+        if row.open is None and is_newest and row.last_t != NEVER and mint <= row.last_t:
             continue
         head.closed.append(ClosedChunk(r, mint, maxt, ref, length))
-        row.last_t = maxt
+        # The row's places in the list stay; what is in them ascends.
+        places = [i for i, chunk in enumerate(head.closed) if chunk.row == r]
+        ascending = sorted(head.chunks_of(r), key=lambda chunk: chunk.mint)
+        for place, chunk in zip(places, ascending, strict=True):
+            head.closed[place] = chunk
+        if is_newest and row.open is None:
+            row.last_t = maxt
         count += 1
     return count
