@@ -30,8 +30,10 @@ class Pair:
         for querier in (self.ours, self.real):
             until(
                 f"{n_results} of {query} at {querier.name}",
-                lambda querier=querier: n_results
-                == len(querier.api("query", query=query, time=at_s, dedup="false")["result"]),
+                lambda querier=querier: (
+                    n_results
+                    == len(querier.api("query", query=query, time=at_s, dedup="false")["result"])
+                ),
             )
 
 

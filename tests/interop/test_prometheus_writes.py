@@ -45,7 +45,7 @@ class ShortLived(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/plain; version=0.0.4")
         self.end_headers()
         self.wfile.write(b'odd{what="nan"} NaN\nodd{what="inf"} -Inf\nodd{what="zero"} -0\n')
-        self.wfile.write('odd{what="tiny",é="\\\\ü\\""} 5e-324\n'.encode())
+        self.wfile.write('odd{what="tiny","é"="\\\\ü\\""} 5e-324\n'.encode())
 
     def log_message(self, *_):
         pass

@@ -46,7 +46,9 @@ def start(pair):
     start = (int(time.time()) // 15 * 15 - 3600) * 1000
     for name in "ab":
         getattr(pair, name).send([request_body(series_of(name, start))], tenant=TENANT)
-    pair.await_result("count by (replica) (last_over_time(replicated[1h]))", start // 1000 + 3000, 2)
+    pair.await_result(
+        "count by (replica) (last_over_time(replicated[1h]))", start // 1000 + 3000, 2
+    )
     return start // 1000
 
 

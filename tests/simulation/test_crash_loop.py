@@ -27,9 +27,9 @@ def test_acknowledged_samples_survive_kills(tmp_path, capsys):
     assert code == 0, text
     assert tally["kills"] >= 90
     assert min(tally["kills_inside"].values()) >= 5
-    assert tally["clean_stops"] >= 5
+    assert tally["checks_after_clean_stop"] >= 5
     assert tally["directories"] >= 2
-    nothing = ("lost", "lost_after_clean_stop", "invented", "wrong", "live_lost", "repairs")
+    nothing = ("lost", "lost_after_clean_stop", "invented", "wrong", "live_lost", "reports")
     assert dict.fromkeys(nothing, 0) == {name: tally[name] for name in nothing}
     # The proof is worth something only if most of what was sent had to be there.
     assert tally["samples_acknowledged"] > 0.8 * tally["samples_sent"] > 10_000

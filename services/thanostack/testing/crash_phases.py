@@ -3,8 +3,8 @@
 In the child, the methods that make up a phase are wrapped. A phase that is entered inside another
 takes its place until it is left, so what is published are the innermost phases of all threads.
 
-    wrapper ── entered ── Python's calls are counted ── the chosen one: signal, stand still ── SIGKILL
-                              (sys.setprofile)                       └── or signal and run on
+    wrapper ── entered ── Python's calls are counted ── at the chosen one: signal, stand still
+                              (sys.setprofile)                         └── or signal and run on
 
 Standing still between two calls makes every gap between two system calls a place to die in; the
 torn phases die after a part of a file write, as a write that is interrupted leaves it.
@@ -29,6 +29,7 @@ from thanostack.lib.tsdb.block_list import BlockList
 from thanostack.lib.tsdb.block_writer import BlockWriter
 from thanostack.lib.tsdb.chunks_head import ChunksHeadWriter
 from thanostack.lib.tsdb.maintenance import Maintenance
+from thanostack.lib.tsdb.replay import Replay
 from thanostack.lib.tsdb.tsdb import TSDB
 from thanostack.lib.wal import checkpoint
 from thanostack.lib.wal.segments import SegmentFile
@@ -71,8 +72,7 @@ _PAGE = np.dtype(
         ("invented", np.int64),
         ("wrong", np.int64),
         ("blocks", np.int64),
-        ("repairs", np.int64),
-        ("oddities", np.int64),
+        ("reports", np.int64),
         ("live_reads", np.int64),
         ("live_lost", np.int64),
         ("n_seen", np.int64),
@@ -155,7 +155,7 @@ class Phases:
                     self._page.record["calls"][NAMES.index(phase)] = self._local.calls
                 self._leave(phase, outer)
 
-        setattr(owner, name, wrapped)
+        replace_in(owner, name, wrapped)
 
     def _enter(self, phase: str) -> str:
         outer: str = getattr(self._local, "phase", "")
@@ -211,8 +211,8 @@ class Phases:
             with_part = self._torn("torn head chunks write", lambda part: write_chunks(fd, part))
             with_part(data)
 
-        SegmentFile.write = torn_segment  # type: ignore[method-assign]
-        chunks_head._write_all = torn_chunks
+        replace_in(SegmentFile, "write", torn_segment)
+        replace_in(chunks_head, "_write_all", torn_chunks)
 
     def _torn(self, phase: str, write: Any) -> Any:
         def write_part(data: memoryview) -> None:
@@ -233,16 +233,20 @@ class Phases:
         return write_part
 
 
+def replace_in(owner: Any, name: str, value: Any) -> None:
+    """Put something in the place of a method or a module's function, for good."""
+    setattr(owner, name, value)
+
+
 def shrink(*, chunk_file_bytes: int = 16 * 1024, flush_bytes: int = 8 * 1024) -> None:
     """Make head chunk files and flushes small in this process, so that each comes often."""
-    replay_init = tsdb_module.Replay.__init__
+    replay_init = Replay.__init__
 
     def small_replay(replay: Any, *args: Any) -> None:
         replay_init(replay, *args)
         replay._flush_at = flush_bytes
 
-    tsdb_module.Replay.__init__ = small_replay  # type: ignore[method-assign, assignment]
-    tsdb_module._PENDING_FLUSH = flush_bytes
-    tsdb_module.ChunksHeadWriter = functools.partial(  # type: ignore[misc, assignment]
-        ChunksHeadWriter, file_bytes=chunk_file_bytes
-    )
+    replace_in(Replay, "__init__", small_replay)
+    replace_in(tsdb_module, "_PENDING_FLUSH", flush_bytes)
+    small_files = functools.partial(ChunksHeadWriter, file_bytes=chunk_file_bytes)
+    replace_in(tsdb_module, "ChunksHeadWriter", small_files)

@@ -349,12 +349,13 @@ def replay_apply(head, ref_keys, ref_rows, refs, timestamps, values, bounds, out
     """
     for k in range(bounds[0], bounds[1]):
         t = timestamps[k]
+        if t < bounds[2] or t == NEVER:
+            # First: a block has it, and its series may be gone from the log for that reason.
+            outcome[OUT_OF_BOUNDS] += 1
+            continue
         slot = _ref_slot(ref_keys, refs[k])
         if refs[k] == np.uint64(0) or ref_keys[slot] == np.uint64(0):
             outcome[UNKNOWN] += 1
-            continue
-        if t < bounds[2] or t == NEVER:
-            outcome[OUT_OF_BOUNDS] += 1
             continue
         r = ref_rows[slot]
         row = head.rows[r]

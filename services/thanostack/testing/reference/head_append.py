@@ -90,10 +90,10 @@ def replay_apply(head, ref_keys, ref_rows, refs, timestamps, values, bounds, out
     for k in range(first, count):
         t, value = int(timestamps[k]), int(values[k])
         r = ref_keys.get(int(refs[k]))
-        if r is None:
-            outcome[UNKNOWN] += 1
-        elif t < mint or t == NEVER:
+        if t < mint or t == NEVER:
             outcome[OUT_OF_BOUNDS] += 1
+        elif r is None:
+            outcome[UNKNOWN] += 1
         elif t <= head.rows[r].last_t:
             if t == head.rows[r].last_t and head.rows[r].open is None:
                 head.rows[r].last_v = value
