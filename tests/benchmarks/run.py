@@ -1,6 +1,6 @@
 """Run the benchmarks against the peers and print their tables, ready for docs/performance.md.
 
-python tests/benchmarks/run.py [ingest|memory|replay|query|start ...]
+python tests/benchmarks/run.py [start|ingest|memory|replay|query|disk|cold ...]
 """
 
 from __future__ import annotations
@@ -15,10 +15,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from thanostack.testing.bodies import Load
-from thanostack.testing.processes import our_receive, thanos_receive, victoria_metrics
+from thanostack.testing.processes import (
+    Server,
+    our_receive,
+    our_standalone,
+    thanos_receive,
+    victoria_metrics,
+)
 
 # The safe path keeps a script's own folder out of the search path; these are its neighbours.
 sys.path.append(str(Path(__file__).parent))
+import disk
 import ingest
 import query
 import replay
@@ -98,12 +105,42 @@ def run_start() -> None:
             print(f"idle {server.memory_mib('VmRSS'):.0f} MiB")
 
 
+def run_cold() -> None:
+    """Seconds from a start on a machine without compiled kernels to the first answers."""
+    with tempfile.TemporaryDirectory() as temporary:
+        begun = time.monotonic()
+        with our_standalone(Path(temporary) / "data", cache=Path(temporary)) as server:
+            server.wait_ready()
+            print(f"ready after {time.monotonic() - begun:.0f} s;", end=" ", flush=True)
+            while not _answers_up(server):
+                time.sleep(0.5)
+            print(f"`up` is answered after {time.monotonic() - begun:.0f} s")
+
+
+def _answers_up(server: Server) -> bool:
+    try:
+        return bool(server.api("query", query="up")["result"])
+    except RuntimeError:
+        return False
+
+
+def run_disk() -> None:
+    """Bytes a sample in the first block of six hours."""
+    print("| server | samples | chunks, bytes a sample | index bytes |")
+    print("|---|---|---|---|")
+    for block in disk.measure():
+        share = block.chunk_bytes / block.samples
+        print(f"| {block.server} | {block.samples:,} | {share:.4f} | {block.index_bytes:,} |")
+
+
 RUNS: dict[str, Callable[[], None]] = {
     "start": run_start,
     "ingest": run_ingest,
     "memory": run_memory,
     "replay": run_replay,
     "query": run_query,
+    "disk": run_disk,
+    "cold": run_cold,
 }
 
 if __name__ == "__main__":

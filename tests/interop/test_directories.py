@@ -31,6 +31,7 @@ SMALL = ("--tsdb.min-block-duration=2m", "--tsdb.max-block-duration=2m")
 SMALL_UPSTREAM = ("--storage.tsdb.min-block-duration=2m", "--storage.tsdb.max-block-duration=2m")
 TENANT = "default-tenant"
 SERIES = 200
+ADDED_ROUNDS = 400
 ODD = [math.nan, math.inf, -math.inf, -0.0, 5e-324, 1.7976931348623157e308, 0.1 + 0.2]
 SELF = """
 global: {{scrape_interval: 200ms, scrape_timeout: 200ms}}
@@ -205,10 +206,12 @@ class TestThereAndBack:
     """Prometheus, ours, Prometheus on the same directories."""
 
     def test_we_open_what_a_kill_left(self, moved, there):
-        """Our receiver serves exactly the samples that Prometheus serves from a copy."""
+        """Our receiver serves the samples that Prometheus serves from a copy, and can go on."""
         root, writer = moved
         assert held_samples.differences(writer.held(), there["written"]) == []
-        with our_receive(root / "tenants") as server, our_query(root, server.grpc_port) as querier:
+        with contextlib.ExitStack() as stack:
+            server = stack.enter_context(our_receive(root / "tenants", *SMALL))
+            querier = stack.enter_context(our_query(root, server.grpc_port))
             server.wait_ready()
             querier.wait_ready()
             until("tenants", lambda: len(querier.api("label/tenant_id/values")) == 2)
@@ -219,13 +222,16 @@ class TestThereAndBack:
                 assert held_samples.size(expected) > 10_000
                 assert held_samples.differences(expected, got) == []
             writer.server, writer.tenant = server, "written"
-            writer.send(200)
+            folder = root / "tenants" / "written"
+            n_blocks = len(blocks(folder))
+            writer.send(ADDED_ROUNDS)
+            until("a block of ours", lambda: len(blocks(folder)) > n_blocks)
 
     def test_prometheus_goes_on(self, moved, there):
         """Back under Prometheus all three parts are there, and it can go on writing."""
         root, writer = moved
         before = held_samples.size(there["written"])
-        assert held_samples.size(writer.held()) == before + 200 * SERIES
+        assert held_samples.size(writer.held()) == before + ADDED_ROUNDS * SERIES
         with prometheus(root / "tenants" / "written") as server:
             server.wait_ready()
             writer.server, writer.tenant = server, ""

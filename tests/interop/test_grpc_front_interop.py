@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import json
-import socket
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import cramjam
@@ -24,26 +20,15 @@ from thanostack.lib.foundation.errors import ConflictingSample
 from thanostack.lib.pb import info_pb2, prometheus_remote_pb2, store_pb2
 from thanostack.runtime.grpc_call import CallContext, FinishedCall, ServerStream, Unary
 from thanostack.runtime.grpc_server import GrpcServer
+from thanostack.testing.processes import free_port, peer_program
 
 pytestmark = pytest.mark.interop
 START_TIMEOUT_S = 30.0
 
 
-def peers() -> ModuleType:
-    path = Path(__file__).parent / "peers" / "build.py"
-    spec = importlib.util.spec_from_file_location("peers_build", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def thanos() -> Path:
-    module = peers()
-    return module.build_peer(next(peer for peer in module.PEERS if peer.name == "thanos"))
+    return peer_program("thanos")
 
 
 class Recorder:
@@ -95,11 +80,6 @@ async def ours() -> AsyncIterator[tuple[Recorder, GrpcServer]]:
     server.set_serving(True)
     yield recorder, server
     await server.stop(1)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 @contextlib.asynccontextmanager

@@ -13,7 +13,6 @@ import contextlib
 import math
 import os
 import random
-import socket
 import subprocess
 import sys
 import time
@@ -25,20 +24,14 @@ import httpx
 import pytest
 
 from thanostack.lib.pb import prometheus_remote_pb2
+from thanostack.testing.processes import free_port, peer_program
 
 pytestmark = [pytest.mark.interop, pytest.mark.enable_socket]
 
 ROOT = Path(__file__).parents[2]
-CACHE = Path(os.environ.get("THANOSTACK_PEER_CACHE", Path.home() / ".cache/thanostack/peers"))
-THANOS = CACHE / "thanos-v0.42.4" / "thanos"
 START_S = 300
 STEP_MS = 15_000
 SAMPLES = 240
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as bound:
-        return bound.getsockname()[1]
 
 
 @dataclass
@@ -85,7 +78,7 @@ def started(command, folder, *, write=False, grpc=0):
 
 
 def real(*command):
-    return [str(THANOS), *command, "--log.level=warn"]
+    return [str(peer_program("thanos")), *command, "--log.level=warn"]
 
 
 def ours(*command):
@@ -134,8 +127,6 @@ def replica_series(rng, start):
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """Three real receivers, ours, and queriers of both makes over them."""
-    if not THANOS.exists():
-        pytest.skip("the real Thanos is not built: run tests/interop/peers/build.py")
     folder = tmp_path_factory.mktemp("query")
     start = (int(time.time()) // 15 * 15 - 3600) * 1000
     with contextlib.ExitStack() as stack:

@@ -1,16 +1,12 @@
 """A real Prometheus opens what we wrote, and we read what it left behind after kill -9."""
 
-import importlib.util
 import json
 import re
 import signal
-import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +26,7 @@ from thanostack.lib.wal.records import (
 )
 from thanostack.lib.wal.segments import PAGE_BYTES
 from thanostack.lib.wal.writer import WALOptions, WALWriter
+from thanostack.testing.processes import free_port, peer_program
 from thanostack.testing.reference.head_chunk_file import encode_chunk as head_chunk
 from thanostack.testing.reference.wal_frames import frame
 
@@ -43,34 +40,23 @@ scrape_configs:
 """
 
 
-def program(name):
-    path = Path(__file__).parent / "peers" / "build.py"
-    spec = importlib.util.spec_from_file_location("wal_peers_build", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module.build_peer(next(peer for peer in module.PEERS if peer.name == name))
-
-
 @pytest.fixture(scope="module")
 def promtool():
-    return program("promtool")
+    return peer_program("promtool")
 
 
 class Prometheus:
     """One running server."""
 
     def __init__(self, folder, *flags):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         config = folder.parent / f"{folder.name}.yml"
         config.write_text(CONFIG.format(port=self.port))
         self.log = folder.parent / f"{folder.name}.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [
-                    program("prometheus"),
+                    peer_program("prometheus"),
                     f"--config.file={config}",
                     f"--storage.tsdb.path={folder}",
                     f"--web.listen-address=127.0.0.1:{self.port}",

@@ -34,7 +34,7 @@ from thanostack.testing.crash_phases import NAMES, TORN, WRITERS, SharedPage, Ta
 from thanostack.testing.crash_samples import Ledger, as_request
 
 BLOCKS_MAX = 50
-PATIENCE_S = 20.0
+PATIENCE_S = 8.0
 VERIFY_S = 120.0
 STOP = "clean stop"
 ANYWHERE = "anywhere"
@@ -50,6 +50,7 @@ class Tally:
     kills: int = 0
     kills_inside: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NAMES, 0))
     kills_outside: int = 0
+    targets_missed: dict[str, int] = field(default_factory=dict)
     clean_stops: int = 0
     directories: int = 0
     checks: int = 0
@@ -188,7 +189,10 @@ class CrashLoop:
             time.sleep(self._random.uniform(0, 0.4))
         elif not at_target:
             # Some are met before the check; a replay that is over is not met again.
-            self._await(signals, 0.2 if place == "replay" else PATIENCE_S)
+            patience = 0.2 if place == "replay" else PATIENCE_S
+            if self._await(signals, patience) != b"x":
+                missed = self.tally.targets_missed
+                missed[place] = missed.get(place, 0) + 1
         if place == STOP:
             os.kill(pid, signal.SIGTERM)
             return

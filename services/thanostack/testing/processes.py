@@ -211,6 +211,19 @@ def our_receive(folder: Path, *flags: str, replica: str = "a") -> AbstractContex
     return _receive("thanostack receive", thanostack(), folder, flags, replica)
 
 
+def our_standalone(folder: Path, *, cache: Path) -> AbstractContextManager[Server]:
+    """Run `thanostack standalone` with a kernel cache of its own."""
+    http_port, grpc_port, write_port = free_port(), free_port(), free_port()
+    command = [
+        "env", f"XDG_CACHE_HOME={cache}", f"TMPDIR={cache}", *thanostack(), "standalone",
+        f"--tsdb.path={folder}", f"--http-address=127.0.0.1:{http_port}",
+        f"--grpc-address=127.0.0.1:{grpc_port}", f"--remote-write.address=127.0.0.1:{write_port}",
+    ]  # fmt: skip
+    log = folder.with_suffix(".log")
+    where = {"write_port": write_port, "grpc_port": grpc_port, "http_port": http_port}
+    return running("thanostack standalone", command, log, **where)
+
+
 def thanos_receive(folder: Path, *flags: str, replica: str = "a") -> AbstractContextManager[Server]:
     """Run the real `thanos receive`; without hashring flags it is an ingestor with its defaults."""
     flags = (*flags, f"--receive.capnproto-address=127.0.0.1:{free_port()}")

@@ -185,6 +185,29 @@ def test_reader_before_the_cut(tmp_path, monkeypatch):
     tsdb.close()
 
 
+def test_close_waits_for_one_cut(tmp_path, monkeypatch):
+    """A close lets the running cut end and is not kept waiting by all that are due."""
+    tsdb = opened(tmp_path)
+    times = range(0, 10 * BLOCK_MS, 1000)
+    write(tsdb, ["1"], times)
+    closing = threading.Thread(target=tsdb.close)
+    real_cut = Maintenance._cut
+
+    def cut(maintenance):
+        closing.start()
+        while not tsdb.is_closing:
+            time.sleep(0.001)
+        real_cut(maintenance)
+
+    monkeypatch.setattr(Maintenance, "_cut", cut)
+    Maintenance(tsdb).run()
+    closing.join()
+    assert ([(0, BLOCK_MS)], True) == (blocks_of(tsdb), tsdb.is_closed)
+    again = opened(tmp_path)
+    assert expected(["1"], times) == samples_of(again)
+    again.close()
+
+
 def test_reader_after_close(tmp_path, monkeypatch):
     """A read that a close overtakes, and one that comes later, are told so."""
     monkeypatch.setattr(head_reader, "_GROUP", 2000)

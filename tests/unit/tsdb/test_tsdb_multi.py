@@ -100,6 +100,32 @@ def test_quarantine(tmp_path):
     held.close()
 
 
+def test_a_lock_that_is_let_go(tmp_path):
+    """A tenant that another process still held comes back by itself; a damaged one does not."""
+    db, _ = multi(tmp_path)
+    for tenant in ("gap", "locked"):
+        write(db.tsdb(tenant), ["1"], [NOW])
+    db.close()
+    (tmp_path / "gap" / "wal" / "00000000").rename(tmp_path / "gap" / "wal" / "00000007")
+    (tmp_path / "gap" / "wal" / "00000009").write_bytes(b"")
+    held = multi_tsdb_module.TSDB(tmp_path / "locked", OPTIONS)
+    clock = ManualClock(NOW)
+    again = MultiTSDB(tmp_path, OPTIONS, clock=clock, report=Reports())
+    again.open()
+    clock.advance(5_000)
+    again.maintain()
+    assert {"gap", "locked"} == again.quarantined().keys()
+    held.close()
+    clock.advance(5_000)
+    again.maintain()
+    assert {"gap", "locked"} == again.quarantined().keys(), "each try waits twice as long"
+    clock.advance(5_000)
+    again.maintain()
+    assert {"gap"} == again.quarantined().keys()
+    assert expected(["1"], [NOW]) == samples_of(again.tsdb("locked"))
+    again.close()
+
+
 def test_prune_and_revive(tmp_path):
     """A tenant idle for longer than retention goes with its directory, and may come back."""
     db, reports = multi(tmp_path)

@@ -32,6 +32,7 @@ _RFC3339 = re.compile(
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 _INT64_NS = float(2**63)
+_SECONDS_MAX = float(2**63 // 1000)
 
 
 def parse_time(text: str) -> int:
@@ -44,7 +45,8 @@ def parse_time(text: str) -> int:
         >>> parse_time("1.5"), parse_time("1970-01-01T00:00:02Z")
         (1500, 2000)
     """
-    if _FLOAT.fullmatch(text) and abs(float(text)) < _INT64_NS:
+    # Bound: in ms it is an int64, everywhere from here; Go lets it wrap round.
+    if _FLOAT.fullmatch(text) and abs(float(text)) < _SECONDS_MAX:
         fraction, whole = math.modf(float(text))
         # Go rounds half away from zero.
         milliseconds = math.copysign(math.floor(abs(fraction) * 1000 + 0.5), fraction)

@@ -54,6 +54,7 @@ UInt64Array = npt.NDArray[np.uint64]
 LABELS_MAX = 256
 _FRAME_BYTES = 1200
 _FRAMES_KEPT = 1 << 20
+_CANONICAL_KEPT = 4 << 20  # beyond that, one large request would hold memory for good
 _REQUEST_SERIES = 1 << 16  # room for the slabs that one request might need beside all others
 
 
@@ -202,6 +203,8 @@ class Head:
             # Also when the limit was reached half-way: series made until then are not in the log.
             if created[0]:
                 self.unlogged.append(rows[created[1 : 1 + created[0]]])
+            if len(self._canonical) > _CANONICAL_KEPT:
+                self._canonical = np.zeros(_CANONICAL_KEPT, np.uint8)
         return int(created[0]), statuses
 
     def create(self, labels: LabelRuns, refs: UInt64Array) -> Int64Array:
@@ -265,7 +268,7 @@ class Head:
             self.flush_closed()
             meta = tables.meta.tolist()
         if meta[CLOSED_TOP] + frames + _FRAME_BYTES > len(tables.closed):
-            raise LimitExceeded("series in one request", len(tables.closed) // 1300, columns.count)
+            raise LimitExceeded("series_limit", len(tables.closed) // 1300, columns.count)
         slabs = columns.count * int(SLAB_BYTES.sum())
         if meta[SLABS_TOP] + slabs > len(tables.slabs):
             raise Unavailable("the head has no room for more open chunks")

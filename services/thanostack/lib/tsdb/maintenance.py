@@ -64,7 +64,7 @@ class Maintenance:
 
     def _cut_what_is_due(self) -> None:
         self._tsdb.jobs.run(self._tsdb.head.flush_closed)
-        while self.is_due():
+        while self.is_due() and not self._tsdb.is_closing:
             self._cut()
 
     def is_due(self) -> bool:

@@ -3,7 +3,8 @@
     <folder>/<tenant>/   a Prometheus data directory
 
 A tenant whose directory cannot be opened is quarantined: its writes get a clear error, its files
-stay as they are, and the others serve.
+stay as they are, and the others serve. Where the cause was not damage but a lock, a full disk or the
+like, opening it is tried again.
 
 Source: Thanos `pkg/receive/multitsdb.go`.
 """
@@ -30,6 +31,7 @@ from thanostack.lib.tsdb.options import Report, TSDBOptions, quiet
 from thanostack.lib.tsdb.tsdb import TSDB
 
 _NOT_TENANTS = {"lost+found"}
+_RETRY_S, _RETRY_MAX_S = 5.0, 300.0
 
 
 class MultiTSDB:
@@ -51,6 +53,7 @@ class MultiTSDB:
         self._report = report
         self._tenants: dict[Tenant, TSDB] = {}
         self._quarantined: dict[Tenant, str] = {}
+        self._retries: dict[Tenant, tuple[float, float]] = {}
         self._opening = threading.Lock()
         self._closed = False
 
@@ -87,6 +90,8 @@ class MultiTSDB:
             return self._open(tenant)
         except ThanostackError as error:
             self._quarantined[tenant] = str(error)
+            if isinstance(error, StorageUnwritable):
+                self._retries[tenant] = (self._clock.monotonic_s() + _RETRY_S, _RETRY_S)
             self._report("tenant is quarantined", {"tenant": tenant, "err": str(error)})
             return None
 
@@ -126,10 +131,39 @@ class MultiTSDB:
 
     def maintain(self) -> None:
         """Do the background work that is due for every tenant; blocking."""
+        self._retry_quarantined()
         for tenant, tsdb in self._tenants.items():
             Maintenance(tsdb).run()
             if self._is_idle(tsdb):
                 self._prune(tenant, tsdb)
+
+    def _retry_quarantined(self) -> None:
+        """Open the tenants whose directory was locked, full or read-only, now and then.
+
+        These pass by themselves: the process that this one replaces ends, a disk is grown. Damage
+        does not, and waits for an operator and a start.
+        """
+        now_s = self._clock.monotonic_s()
+        for tenant, (due_s, wait_s) in list(self._retries.items()):
+            if now_s < due_s:
+                continue
+            with self._opening:
+                if self._closed:
+                    return
+                try:
+                    tsdb = self._open(tenant)
+                except StorageUnwritable as error:
+                    longer_s = min(2 * wait_s, _RETRY_MAX_S)
+                    self._retries[tenant] = (now_s + longer_s, longer_s)
+                    self._quarantined[tenant] = str(error)
+                except ThanostackError as error:
+                    del self._retries[tenant]
+                    self._quarantined[tenant] = str(error)
+                    self._report("tenant is quarantined", {"tenant": tenant, "err": str(error)})
+                else:
+                    del self._retries[tenant], self._quarantined[tenant]
+                    self._tenants = {**self._tenants, tenant: tsdb}
+                    self._report("tenant is no longer quarantined", {"tenant": tenant})
 
     def _is_idle(self, tsdb: TSDB) -> bool:
         """Return whether all samples are older than retention, and nobody writes older ones."""

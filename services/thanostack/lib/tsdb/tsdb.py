@@ -87,6 +87,7 @@ class TSDB:
         self.readers = ReaderRegistry()
         self.maintenance = threading.Lock()
         self._closed = False
+        self.is_closing = False
         self.last_append_ms = self.clock.now_ms()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -345,7 +346,11 @@ class TSDB:
         return self._closed
 
     def close(self) -> None:
-        """Write what is pending, sync the log and let go of the directory."""
+        """Write what is pending, sync the log and let go of the directory.
+
+        A block that is being cut is finished first; others that are due wait for the next start.
+        """
+        self.is_closing = True
         with self.maintenance:
             if self._closed:
                 return

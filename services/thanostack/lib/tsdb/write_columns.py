@@ -13,7 +13,13 @@ from thanostack.lib.kernels import remote_write_scan as kernels
 from thanostack.lib.kernels.head_append import SAMPLE_RECORD_BYTES
 from thanostack.lib.model.label_runs import Int64Array, Uint8Array
 
-_SAMPLES_MAX = 1 << 27
+SERIES_MAX = 1 << 20
+SAMPLES_MAX = 1 << 22
+LABEL_BYTES_MAX = 64 << 20
+"""Bounds of one request, whatever it expands to: an empty series or sample takes two bytes on the
+wire and fifty here, and a 2.0 body of a hundred kilobytes can name one long symbol for gigabytes."""
+
+_FIRST_LABEL_BYTES = 1 << 14
 
 
 class WriteColumns:
@@ -40,6 +46,11 @@ class WriteColumns:
         self._grow_samples(samples)
 
     @property
+    def label_room(self) -> int:
+        """Return the bytes held for the label runs of 2.0 requests."""
+        return len(self._labels)
+
+    @property
     def samples(self) -> int:
         """Return the number of samples in the request."""
         return int(self.offsets[self.count])
@@ -59,7 +70,7 @@ class WriteColumns:
 
         Raises:
             InvalidInput: if the body is not the protobuf message that it should be.
-            LimitExceeded: for more samples than one request may carry.
+            LimitExceeded: for more series, samples or label bytes than one request may carry.
         """
         scan = self._scan_v1 if version == 1 else self._scan_v2
         while True:
@@ -69,11 +80,12 @@ class WriteColumns:
                 self.count = count
                 return
             if count == kernels.SERIES_FULL:
-                self._grow_series(4 * len(self.rows))
+                self._grow_series(_more("series_limit", len(self.rows), SERIES_MAX))
             elif count == kernels.SAMPLES_FULL:
-                self._grow_samples(4 * len(self.timestamps))
+                self._grow_samples(_more("samples_limit", len(self.timestamps), SAMPLES_MAX))
             elif count == kernels.LABELS_FULL:
-                self._labels = np.zeros(max(4 * len(self._labels), 1 << 16), np.uint8)
+                size = max(len(self._labels), _FIRST_LABEL_BYTES)
+                self._labels = np.zeros(_more("size_bytes_limit", size, LABEL_BYTES_MAX), np.uint8)
             else:
                 raise InvalidInput("the request body is not a valid protobuf write request")
 
@@ -100,19 +112,22 @@ class WriteColumns:
         return int(result)
 
     def _grow_series(self, series: int) -> None:
-        if series > _SAMPLES_MAX:
-            raise LimitExceeded("series in one request", _SAMPLES_MAX, series)
         self.bounds = np.empty(2 * series, np.int64)
         self.offsets = np.zeros(series + 1, np.int64)
         self.rows = np.empty(series, np.int64)
 
     def _grow_samples(self, samples: int) -> None:
-        if samples > _SAMPLES_MAX:
-            raise LimitExceeded("samples in one request", _SAMPLES_MAX, samples)
         self.timestamps = np.empty(samples, np.int64)
         self.values = np.empty(samples, np.uint64)
         self.staged: Int64Array = np.empty(samples, np.int64)
         self.record = np.empty(32 + SAMPLE_RECORD_BYTES * samples, np.uint8)
+
+
+def _more(limit: str, size: int, ceiling: int) -> int:
+    """Return the size to grow to, at most the ceiling; LimitExceeded when it is there already."""
+    if size >= ceiling:
+        raise LimitExceeded(limit, ceiling, size + 1)
+    return min(4 * size, ceiling)
 
 
 class ColumnsPool:
@@ -120,6 +135,7 @@ class ColumnsPool:
 
     KEPT_MAX = 8
     SAMPLES_KEPT_MAX = 1 << 17
+    LABEL_BYTES_KEPT_MAX = 4 << 20
 
     def __init__(self) -> None:
         self._free: list[WriteColumns] = []
@@ -134,5 +150,9 @@ class ColumnsPool:
     def give_back(self, columns: WriteColumns) -> None:
         """Keep columns for later, unless they are many or one huge request made them so."""
         columns.data = np.zeros(0, np.uint8)
-        if len(self._free) < self.KEPT_MAX and len(columns.values) <= self.SAMPLES_KEPT_MAX:
+        is_large = (
+            max(len(columns.values), len(columns.rows)) > self.SAMPLES_KEPT_MAX
+            or columns.label_room > self.LABEL_BYTES_KEPT_MAX
+        )
+        if len(self._free) < self.KEPT_MAX and not is_large:
             self._free.append(columns)
