@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -75,6 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name, rest = subcommand(arguments, LogAndTracingFlags)
     try:
         return _dispatch(name, rest)
+    except BrokenPipeError:
+        # Whoever read the help has seen enough; a flush at exit would raise again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except SettingsInvalid as error:
         shown = f"{PROGRAM} {name}" if name in COMMANDS else PROGRAM
         print(f"{shown}: error: {error}; try --help", file=sys.stderr)

@@ -38,7 +38,10 @@ _CHILD: Final = """
 import importlib, sys
 for line in sys.stdin:
     module, name = line.split()
-    getattr(importlib.import_module(module), name).ready()
+    kernel = getattr(importlib.import_module(module), name)
+    # A kernel that another one called is compiled by now, and its name bound to the result.
+    if hasattr(kernel, "ready"):
+        kernel.ready()
     print(flush=True)
 """
 

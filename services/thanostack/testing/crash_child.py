@@ -173,7 +173,9 @@ class _Child:
         if not self._life.only_checks:
             _break(self._life.breaks, self._random)
             self._start(lambda: self._maintain(storage))
-            self._start(lambda: self._read(tsdb))
+            if not self._life.breaks:
+                # What is broken on purpose has to be found by the check after a kill.
+                self._start(lambda: self._read(tsdb))
             for writer in range(WRITERS):
                 source = random.Random(f"{self._life.seed}/{writer}")
                 self._start(lambda w=writer, r=source: self._write(tsdb, w, r))  # type: ignore[misc]
@@ -287,7 +289,7 @@ class _Child:
         if self._life.breaks == "early-ack":
             entry["outcome"] = ACKNOWLEDGED
         if self._life.breaks == "invent" and place % 20 == 5:
-            body = replace(request, t0=request.t0 + TICK_MS).body()
+            body += replace(request, t0=request.maxt + TICK_MS, steps=1, faults=0).body()
         try:
             result = tsdb.append_and_wait(body)
         except (StorageUnwritable, NotReady):

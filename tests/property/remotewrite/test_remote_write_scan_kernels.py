@@ -133,6 +133,14 @@ def test_scan_v2_equals_reference(body, data):
     assert scanned_v2(reference, hostile) == scanned_v2(remote_write_scan, hostile)
 
 
+def test_overlong_labels_are_refused():
+    """A value of 64 KiB is taken, one byte more is not: it would stay in memory for good."""
+    for size, refused in ((65_536, 0), (65_537, 1)):
+        body = field(1, field(1, b"a") + field(2, b"x" * size))
+        expected = canonical(canonical_reference, body, 4)
+        assert (refused, expected) == (expected[0], canonical(label_canonical, body, 4))
+
+
 def canonical(module, body, labels_max):
     bounds, found = np.array([0, len(body)], np.int64), np.array([-1], np.int64)
     out, runs = np.zeros(len(body) + 16, np.uint8), np.zeros(2, np.int64)

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import numpy as np
+
 import thanostack.lib.kernels
 from thanostack.lib.kernels import remote_write_split
 from thanostack.runtime.kernel_cache import (
@@ -30,7 +32,7 @@ def test_a_component_without_kernels_needs_none():
 
 def test_a_called_kernel_is_warm():
     """Calling compiles, so afterwards the cache has it."""
-    remote_write_split.message_runs.ready()
+    remote_write_split.message_runs(np.zeros(0, np.uint8), 0, 0, 1, np.zeros(5, np.int64))
     cold = [name for _, name in cold_kernels(["remote_write_split"])]
     assert "message_runs" not in cold
 

@@ -116,7 +116,8 @@ kernel = getattr(module, kernels[0])
 assert kernel.ready() is getattr(module, kernels[0]), "the module has the compiled one now"
 assert asked == kernels[:1] and len(compiled()) == 1
 """
-    environment = {"PYTHONPATH": SERVICES, "THANOSTACK_KERNEL_CACHE": str(tmp_path)}
+    names = ("THANOSTACK_KERNEL_CACHE", "XDG_CACHE_HOME", "TMPDIR")
+    environment = {"PYTHONPATH": SERVICES, **dict.fromkeys(names, str(tmp_path))}
     command = [sys.executable, "-P", "-c", code, str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -83,3 +83,24 @@ def test_many_threads():
     assert not any(isinstance(result, BaseException) for result in done)
     for i in range(6):
         assert list(range(300)) == [k for thread, k in log if thread == i]
+
+
+def test_a_caller_is_not_kept_by_others():
+    """Whoever comes under a steady load leaves soon after its own job is done; the rest is run."""
+    queue, ran, left = JobQueue(), [], []
+
+    def slow(number):
+        time.sleep(0.002)
+        ran.append(number)
+        if number < 400:
+            # Another caller's job comes before this one ends: the queue is never empty.
+            queue._jobs.append((lambda: slow(number + 1), lambda _: None))
+
+    started = time.monotonic()
+    queue.submit(lambda: slow(0), lambda _: None)
+    left.append(time.monotonic() - started)
+    while len(ran) < 401:
+        assert time.monotonic() - started < 30
+        time.sleep(0.005)
+    assert left[0] < 0.25 < 400 * 0.002
+    assert list(range(401)) == ran

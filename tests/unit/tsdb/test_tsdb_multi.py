@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from thanostack.lib.foundation.clock import ManualClock
-from thanostack.lib.foundation.errors import NotReady, Quarantined, StorageUnwritable
+from thanostack.lib.foundation.errors import (
+    LimitExceeded,
+    NotReady,
+    Quarantined,
+    StorageUnwritable,
+)
 from thanostack.lib.tsdb import multi_tsdb as multi_tsdb_module
 from thanostack.lib.tsdb.multi_tsdb import MultiTSDB
 from thanostack.lib.tsdb.write_columns import WriteColumns
@@ -204,3 +209,14 @@ def test_close_tries_all(tmp_path, monkeypatch):
     with pytest.raises(StorageUnwritable, match="full"):
         db.close()
     assert second.is_closed
+
+
+def test_tenants_are_bounded(tmp_path):
+    """A sender that makes tenants up is refused beyond the bound; those there are go on."""
+    db, _ = multi(tmp_path, dataclasses.replace(OPTIONS, tenants_max=2))
+    db.tsdb("a")
+    db.tsdb("b")
+    with pytest.raises(LimitExceeded, match="tenants"):
+        db.tsdb("c")
+    write(db.tsdb("a"), ["1"], [NOW])
+    db.close()

@@ -22,7 +22,8 @@ MALFORMED, FULL, EMPTY_NAME, DUPLICATE_NAME, NOT_UTF8, TOO_MANY, EMPTY_VALUE, NO
     -7,
     -8,
 )
-BAD_SYMBOLS = -9  # given by remote write 2.0 before this module sees a series
+TOO_LONG = -9
+TEXT_BYTES_MAX = 1 << 16  # of one name or value
 
 
 @routine
@@ -141,6 +142,8 @@ def canonicalise(body, start, stop, fields, out, at):
                 return np.int64(EMPTY_NAME)
             if fields[4 * count + 3] == 0:
                 return np.int64(EMPTY_VALUE)
+            if max(fields[4 * count + 1], fields[4 * count + 3]) > TEXT_BYTES_MAX:
+                return np.int64(TOO_LONG)
             if not _insert_sorted(body, fields, count):
                 return np.int64(DUPLICATE_NAME)
             count += 1
@@ -187,7 +190,7 @@ def label_canonicalise(body, bounds, found, fields, out, canonical, statuses):
         out: uint8[m], written; m at least n + 16.
         canonical: int64[2 S], written; bounds in `out`, -1 and -1 where left out or refused.
         statuses: int64[S], written; 0, or MALFORMED, FULL, EMPTY_NAME, DUPLICATE_NAME, NOT_UTF8,
-            TOO_MANY, EMPTY_VALUE, NO_LABELS.
+            TOO_MANY, EMPTY_VALUE, NO_LABELS, TOO_LONG.
 
     Returns:
         The number of series refused.

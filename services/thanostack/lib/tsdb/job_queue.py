@@ -7,6 +7,10 @@ working leaves; its `done` is called by that other thread.
     caller A: submit ──> [A] ──runs A──runs B──> leaves
     caller B:     submit ──> [A B] ──leaves        (B's done is called on A's thread)
 
+Under steady load the queue may never be empty. So a caller whose own job is done works for others
+for `PATIENCE_S` at most, and then leaves the rest to a thread made for it: the event loop is a
+caller too, and must not be kept.
+
 Bound: jobs are slices of at most a few milliseconds; long work submits many.
 Invariants: at no time do two jobs of one queue run. A job or its `done` may submit, but must not
 `run`: it would wait for itself. What a `done` raises is nobody's in particular, so it goes to
@@ -15,7 +19,9 @@ Invariants: at no time do two jobs of one queue run. A job or its `done` may sub
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -23,6 +29,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 Job = Callable[[], Any]
 Done = Callable[[Any], None]
+PATIENCE_S = 0.005
 
 
 class JobQueue:
@@ -38,9 +45,12 @@ class JobQueue:
         # After the release another look is needed: a job may have come between the last pop and it.
         while self._jobs and self._working.acquire(blocking=False):
             try:
-                self._work()
+                is_empty = self._work(done, time.monotonic() + PATIENCE_S)
             finally:
                 self._working.release()
+            if not is_empty:
+                threading.Thread(target=self._drain, name="jobs", daemon=True).start()
+                return
 
     def run(self, job: Callable[[], T]) -> T:
         """Queue a job, wait for it, and return its result or raise its exception."""
@@ -57,8 +67,20 @@ class JobQueue:
             raise outcome[0]
         return outcome[0]  # type: ignore[no-any-return]
 
-    def _work(self) -> None:
+    def _drain(self) -> None:
+        """Work the queue off, however long it takes, unless someone else does."""
+        while self._jobs and self._working.acquire(blocking=False):
+            try:
+                self._work(None, math.inf)
+            finally:
+                self._working.release()
+
+    def _work(self, own: Done | None, until_s: float) -> bool:
+        """Run jobs; return False if some are left after the own one and the time are over."""
         while self._jobs:
+            # Someone else may have run the own job meanwhile; a look at the queue tells.
+            if time.monotonic() > until_s and all(done is not own for _, done in list(self._jobs)):
+                return False
             job, done = self._jobs.popleft()
             try:
                 result = job()
@@ -71,3 +93,4 @@ class JobQueue:
                     (type(error), error, error.__traceback__, threading.current_thread())
                 )
                 threading.excepthook(hook)
+        return True

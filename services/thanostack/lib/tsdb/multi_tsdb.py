@@ -3,8 +3,8 @@
     <folder>/<tenant>/   a Prometheus data directory
 
 A tenant whose directory cannot be opened is quarantined: its writes get a clear error, its files
-stay as they are, and the others serve. Where the cause was not damage but a lock, a full disk or the
-like, opening it is tried again.
+stay as they are, and the others serve. Where the cause was not damage but a lock, a full disk or
+the like, opening it is tried again.
 
 Source: Thanos `pkg/receive/multitsdb.go`.
 """
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from thanostack.lib.foundation.clock import Clock, SystemClock
 from thanostack.lib.foundation.errors import (
+    LimitExceeded,
     NotReady,
     Quarantined,
     StorageUnwritable,
@@ -106,6 +107,7 @@ class MultiTSDB:
 
         Raises:
             Quarantined: if its directory could not be opened at start.
+            LimitExceeded: if there are as many tenants as there may be.
             StorageUnwritable: if a new directory cannot be made.
             NotReady: after `close`.
         """
@@ -118,6 +120,8 @@ class MultiTSDB:
             if tenant in self._quarantined:
                 raise Quarantined(f"tenant {tenant}", self._quarantined[tenant])
             if tenant not in self._tenants:
+                if len(self._tenants) >= self.options.tenants_max:
+                    raise LimitExceeded("tenants", self.options.tenants_max, len(self._tenants) + 1)
                 self._tenants = {**self._tenants, tenant: self._open(tenant)}
             return self._tenants[tenant]
 

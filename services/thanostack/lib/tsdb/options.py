@@ -32,6 +32,8 @@ class TSDBOptions:
         no_lockfile: do not lock the directory.
         too_far_in_future_ms: samples further ahead of the clock are refused; 0 takes all.
         series_max: bound of series in one tenant's head.
+        tenants_max: bound of tenants; each takes two file handles and reserves address space, and
+            a header is enough to make one.
     """
 
     retention_ms: int = 15 * DAY_MS
@@ -44,6 +46,7 @@ class TSDBOptions:
     no_lockfile: bool = False
     too_far_in_future_ms: int = DAY_MS
     series_max: int = 1 << 23
+    tenants_max: int = 2_000
 
 
 @dataclass(slots=True)

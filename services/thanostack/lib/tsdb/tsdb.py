@@ -57,6 +57,7 @@ _LABEL_FAULTS = {
     label_canonical.NOT_UTF8: "label is not UTF-8",
     label_canonical.TOO_MANY: "too many labels",
     label_canonical.EMPTY_VALUE: "empty label value",
+    label_canonical.TOO_LONG: "a label name or value of more than 64 KiB",
     label_canonical.NO_LABELS: "no labels, or a reference beyond the symbol table",
 }
 

@@ -17,7 +17,7 @@ SERIES_MAX = 1 << 20
 SAMPLES_MAX = 1 << 22
 LABEL_BYTES_MAX = 64 << 20
 """Bounds of one request, whatever it expands to: an empty series or sample takes two bytes on the
-wire and fifty here, and a 2.0 body of a hundred kilobytes can name one long symbol for gigabytes."""
+wire and fifty here, and a small 2.0 body can name one long symbol until gigabytes are filled."""
 
 _FIRST_LABEL_BYTES = 1 << 14
 
@@ -89,6 +89,12 @@ class WriteColumns:
             else:
                 raise InvalidInput("the request body is not a valid protobuf write request")
 
+    def shrink(self) -> None:
+        """Let go of the memory; what was scanned is gone."""
+        self.count, self.data, self._labels = 0, np.zeros(0, np.uint8), np.zeros(0, np.uint8)
+        self._grow_series(1)
+        self._grow_samples(1)
+
     def _scan_v1(self, body: Uint8Array) -> int:
         self.data = body
         return int(
@@ -154,5 +160,8 @@ class ColumnsPool:
             max(len(columns.values), len(columns.rows)) > self.SAMPLES_KEPT_MAX
             or columns.label_room > self.LABEL_BYTES_KEPT_MAX
         )
-        if len(self._free) < self.KEPT_MAX and not is_large:
+        if is_large:
+            # Not left to the collector: a refusal's traceback may hold on to them for long.
+            columns.shrink()
+        elif len(self._free) < self.KEPT_MAX:
             self._free.append(columns)

@@ -5,6 +5,7 @@ from thanostack.testing.reference.protobuf import Malformed, field, fields
 MALFORMED, FULL, EMPTY_NAME, DUPLICATE_NAME, NOT_UTF8, TOO_MANY, EMPTY_VALUE, NO_LABELS = range(
     -1, -9, -1
 )
+TOO_LONG = -9
 
 
 def _is_utf8(data):
@@ -32,6 +33,8 @@ def canonicalise(body, start, stop, labels_max):
                 return EMPTY_NAME
             if not pair[1]:
                 return EMPTY_VALUE
+            if max(map(len, pair)) > 65_536:
+                return TOO_LONG
             if any(name == pair[0] for name, _ in labels):
                 return DUPLICATE_NAME
             labels.append(tuple(pair))
