@@ -45,7 +45,7 @@ from thanostack.lib.kernels.head_types import (
 from thanostack.lib.kernels.head_types import FREE_POSTINGS as _FREE_POSTINGS
 from thanostack.lib.model.label_runs import Int64Array, LabelRuns, Uint8Array
 from thanostack.lib.model.series import CHUNK_DTYPE, ChunkArray
-from thanostack.lib.tsdb.reserved_memory import release, reserve
+from thanostack.lib.tsdb.reserved_memory import prefer_huge_pages, release, reserve
 from thanostack.lib.tsdb.write_columns import WriteColumns
 
 Int32Array = npt.NDArray[np.int32]
@@ -54,6 +54,7 @@ UInt64Array = npt.NDArray[np.uint64]
 LABELS_MAX = 256
 _FRAME_BYTES = 1200
 _FRAMES_KEPT = 1 << 20
+_LARGE_TABLE = 1 << 16  # slots; smaller heads fit into the caches
 _CANONICAL_KEPT = 4 << 20  # beyond that, one large request would hold memory for good
 _REQUEST_SERIES = 1 << 16  # room for the slabs that one request might need beside all others
 
@@ -234,6 +235,9 @@ class Head:
                 raise LimitExceeded("series in the head of one tenant", limit, self.series + 1)
             if first < n:
                 self.tables = _grow_tables(self.tables)
+                if len(self.tables.table) > _LARGE_TABLE:
+                    for arena in (self.tables.rows, self.tables.keys, self.tables.slabs):
+                        prefer_huge_pages(arena)
 
     def stage(self, columns: WriteColumns, mint: int, maxt: int) -> tuple[Int64Array, int]:
         """Validate the samples of a request and write its WAL record.
