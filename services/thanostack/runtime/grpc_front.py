@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 import ssl
 from collections.abc import Callable
@@ -291,7 +292,7 @@ class _Splice:
         if self.client.transport is None or self.upstream.transport is None:
             self.close()
             return
-        self.upstream.transport.write(received)
+        self.upstream.write(received)
         self.client.transport.resume_reading()
 
     def close(self) -> None:
@@ -311,14 +312,27 @@ class _Pipe(asyncio.Protocol):
         self._splice = splice
         self.transport: asyncio.Transport | None = None
         self.target: _Pipe | None = None
+        self._hang_up = select.poll()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=BUFFER_BYTES)
+        # No events asked for: only that the other end has closed is told.
+        self._hang_up.register(self.transport.get_extra_info("socket").fileno(), 0)
 
     def data_received(self, data: bytes) -> None:
-        if self.target is not None and self.target.transport is not None:
-            self.target.transport.write(data)
+        if self.target is not None:
+            self.target.write(data)
+
+    def write(self, data: bytes) -> None:
+        """Pass bytes on, unless the other end has closed.
+
+        A write to a closed socket ends the transport at once, and with it what the other end said
+        last and we have not read yet: grpcio closes as soon as it has answered its last call, while
+        the client still acknowledges.
+        """
+        if self.transport is not None and not self._hang_up.poll(0):
+            self.transport.write(data)
 
     def pause_writing(self) -> None:
         if self.target is not None and self.target.transport is not None:

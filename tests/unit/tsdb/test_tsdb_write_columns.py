@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from thanostack.lib.foundation.errors import LimitExceeded
+from thanostack.lib.kernels import label_canonical
 from thanostack.lib.tsdb import write_columns
 from thanostack.lib.tsdb.head import Head, HeadOptions
 from thanostack.lib.tsdb.write_columns import ColumnsPool, WriteColumns
@@ -85,6 +86,6 @@ def test_a_head_keeps_no_large_scratch():
     label = field(0x0A, field(0x0A, b"n") + field(0x12, b"v" * (5 << 20)))
     columns.scan(np.frombuffer(field(0x0A, label), np.uint8))
     created, statuses = head.resolve(columns)
-    assert (1, [0]) == (created, statuses.tolist())
+    assert (0, [label_canonical.TOO_LONG]) == (created, statuses.tolist())
     assert len(head._canonical) < 5 << 20
     assert head.resolve(columns)[0] == 0
