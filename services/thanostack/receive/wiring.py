@@ -22,7 +22,7 @@ from thanostack.lib.foundation.ids import Tenant
 from thanostack.lib.storeapi.server import LabeledStore, SelectLimits, StoreServer, external_run
 from thanostack.lib.tenancy.rule import TenantRule
 from thanostack.lib.tsdb.multi_tsdb import MultiTSDB
-from thanostack.lib.tsdb.options import TSDBOptions, TSDBStats
+from thanostack.lib.tsdb.options import MILESTONES, TSDBOptions, TSDBStats
 from thanostack.receive.grpc_api import ReceiveServicer
 from thanostack.receive.http_api import WriteAPI, WriteOptions
 from thanostack.receive.metrics import ReceiveMetrics, TSDBCollector
@@ -196,7 +196,8 @@ class Ingestor:
         return {tenant: tsdb.stats() for tenant, tsdb in self.storage.tenants().items()}
 
     def _report(self, event: str, facts: Mapping[str, Any]) -> None:
-        self._process.log.warning(event, **facts)
+        log = self._process.log
+        (log.info if event in MILESTONES else log.warning)(event, **facts)
 
     async def _maintain(self) -> None:
         loop = asyncio.get_running_loop()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from thanostack.lib.foundation.errors import (
 )
 from thanostack.lib.tsdb import multi_tsdb as multi_tsdb_module
 from thanostack.lib.tsdb.multi_tsdb import MultiTSDB
+from thanostack.lib.tsdb.options import MILESTONES
 from thanostack.lib.tsdb.write_columns import WriteColumns
 from thanostack.testing.tsdb_directory import (
     BLOCK_MS,
@@ -220,3 +222,10 @@ def test_tenants_are_bounded(tmp_path):
         db.tsdb("c")
     write(db.tsdb("a"), ["1"], [NOW])
     db.close()
+
+
+def test_milestones_are_events_that_are_reported():
+    """A renamed event would silently become a warning."""
+    folder = Path(multi_tsdb_module.__file__).parent
+    text = "".join(p.read_text() for p in folder.glob("*.py") if p.name != "options.py")
+    assert [event for event in sorted(MILESTONES) if f'"{event}"' not in text] == []

@@ -110,7 +110,7 @@ class LimitExceeded(ThanostackError):
     """
 
     def __init__(self, name: str, limit: float, actual: float) -> None:
-        super().__init__(f"{name}: {actual:g} exceeds the limit of {limit:g}")
+        super().__init__(f"{name}: {actual:.15g} exceeds the limit of {limit:.15g}")
         self.name, self.limit, self.actual = name, limit, actual
 
 

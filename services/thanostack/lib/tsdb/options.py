@@ -11,6 +11,16 @@ from thanostack.lib.foundation.units import DAY_MS, HOUR_MS
 Report = Callable[[str, Mapping[str, Any]], None]
 """Takes an event that someone may want to log: a constant message, and facts."""
 
+MILESTONES = frozenset(
+    {
+        "cut a block from the head",
+        "deleted blocks beyond retention",
+        "pruned an idle tenant",
+        "tenant is no longer quarantined",
+    }
+)
+"""Reported events that are expected in the course of things; all others want a look."""
+
 
 def quiet(message: str, facts: Mapping[str, Any]) -> None:
     """Report to nobody."""
