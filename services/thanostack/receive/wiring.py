@@ -29,6 +29,7 @@ from thanostack.receive.metrics import ReceiveMetrics, TSDBCollector
 from thanostack.receive.request_body import BodyLimits
 from thanostack.receive.service import WriteService
 from thanostack.receive.settings import ReceiveSettings
+from thanostack.runtime import kernel_pool
 from thanostack.runtime.grpc_metrics import GrpcMetrics
 from thanostack.runtime.grpc_server import GrpcOptions, GrpcServer
 from thanostack.runtime.http_common import common_routes
@@ -54,6 +55,7 @@ async def start(settings: ReceiveSettings, process: Process) -> None:
         process.supervisor.drain(name, server.stop)
     await ingestor.open()
     await ingestor.serve_grpc(grpc_socket)
+    await asyncio.to_thread(kernel_pool.load_write_path, "receive")
     process.log.info(
         "serving",
         http=pages.port,

@@ -15,6 +15,7 @@ ships its cache and never gets here.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from typing import Final
 
 from thanostack.runtime import logs
 from thanostack.runtime.kernel_cache import (
+    KERNELS,
     WRITE_PATH,
     all_kernel_modules,
     cold_kernels,
@@ -179,6 +181,16 @@ def wait_for_write_path() -> None:
     """Wait until no kernel of the write path has to be compiled any more; may block for long."""
     if _pool is not None:
         _pool.wait_for_urgent()
+
+
+def load_write_path(component: str) -> None:
+    """Load what the first write needs; else that write would hold the event loop while it loads."""
+    for module in kernel_modules_of(component):
+        loaded = importlib.import_module(KERNELS + module)
+        for name in WRITE_PATH:
+            kernel = getattr(loaded, name, None)
+            if kernel is not None and hasattr(kernel, "ready"):
+                kernel.ready()
 
 
 def wait_for_all() -> None:
