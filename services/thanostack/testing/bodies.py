@@ -13,18 +13,10 @@ from dataclasses import dataclass
 
 import cramjam
 
+from thanostack.lib.model.label_runs import uvarint
+
 START_MS = 1_700_000_000_000
 STEP_MS = 15_000
-
-
-def uvarint(value: int) -> bytes:
-    """Return the bytes of a uvarint."""
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def label(name: str, value: str) -> bytes:

@@ -24,11 +24,11 @@ import numpy.typing as npt
 
 from thanostack.lib.chunkenc.xor import decode_chunks
 from thanostack.lib.model.label_order import get_label_values
-from thanostack.lib.model.label_runs import Int64Array, encode_run
+from thanostack.lib.model.label_runs import Int64Array, encode_run, uvarint
 from thanostack.lib.model.matchers import Matcher
 from thanostack.lib.model.queryable import SeriesQuery, SeriesStore
 from thanostack.lib.tsdb.options import WriteResult
-from thanostack.testing.bodies import label, uvarint
+from thanostack.testing.bodies import label
 
 UInt64Array = npt.NDArray[np.uint64]
 

@@ -33,7 +33,8 @@ Labels = tuple[tuple[bytes, bytes], ...]
 """One label set, decoded: (name, value) pairs in ascending order of name."""
 
 
-def _uvarint(value: int) -> bytes:
+def uvarint(value: int) -> bytes:
+    """Return a number, zero or more, as LEB128."""
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)
@@ -70,8 +71,8 @@ def encode_run(labels: Mapping[str, str] | Iterable[tuple[bytes, bytes]]) -> byt
                 f"label name {name.decode(errors='replace')!r} is empty or repeated"
             )
         previous = name
-        body = b"\x0a" + _uvarint(len(name)) + name + b"\x12" + _uvarint(len(value)) + value
-        out += b"\x0a" + _uvarint(len(body)) + body
+        body = b"\x0a" + uvarint(len(name)) + name + b"\x12" + uvarint(len(value)) + value
+        out += b"\x0a" + uvarint(len(body)) + body
     return bytes(out)
 
 

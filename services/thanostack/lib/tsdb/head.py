@@ -12,7 +12,6 @@ not have; `stage` finds room for all that `apply` will need.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,7 +42,7 @@ from thanostack.lib.kernels.head_types import (
     HeadTables,
 )
 from thanostack.lib.kernels.head_types import FREE_POSTINGS as _FREE_POSTINGS
-from thanostack.lib.model.label_runs import Int64Array, LabelRuns, Uint8Array
+from thanostack.lib.model.label_runs import Int64Array, LabelRuns, Uint8Array, uvarint
 from thanostack.lib.model.series import CHUNK_DTYPE, ChunkArray
 from thanostack.lib.tsdb.reserved_memory import prefer_huge_pages, release, reserve
 from thanostack.lib.tsdb.write_columns import WriteColumns
@@ -342,7 +341,7 @@ class Head:
 
     def pairs_of(self, name: bytes) -> Int64Array:
         """Return the records of the pairs of one label name, newest first."""
-        wanted = b"\x0a" + _uvarint(len(name)) + name
+        wanted = b"\x0a" + uvarint(len(name)) + name
         index = head_series.head_find_pair(self.tables, np.frombuffer(wanted, np.uint8))
         if index < 0:
             return np.zeros(0, np.int64)
@@ -520,15 +519,6 @@ def _power_of_two(n: int) -> int:
     return 1 << (n - 1).bit_length()
 
 
-def _uvarint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
 def _field(data: bytes) -> bytes:
     """Return the payload of the length-prefixed field at the start of some bytes."""
     size, shift, i = 0, 0, 1
@@ -542,9 +532,4 @@ def _field(data: bytes) -> bytes:
 
 def pair_bytes(name: bytes, value: bytes) -> bytes:
     """Return a label pair as `Head.postings` wants it."""
-    return b"\x0a" + _uvarint(len(name)) + name + b"\x12" + _uvarint(len(value)) + value
-
-
-def concatenate(parts: Sequence[Int64Array]) -> Int64Array:
-    """Return the parts as one array; empty when there are none."""
-    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+    return b"\x0a" + uvarint(len(name)) + name + b"\x12" + uvarint(len(value)) + value
