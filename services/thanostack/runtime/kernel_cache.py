@@ -2,8 +2,8 @@
 
     sources of the component ──scan imports──> kernel modules it uses ──not cached──> cold kernels
 
-Compiled kernels are cached by content (`lib/kernels/_jit`). Sources are scanned, not imported: what
-a component uses must be known before its import begins. Compiling is `kernel_pool`'s.
+Compiled kernels are stored by content (`lib/kernels/_store`). Sources are scanned, not imported:
+what a component uses must be known before its import begins. Compiling is `kernel_pool`'s.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
+
+from thanostack.lib.kernels import _store
 
 KERNELS: Final = "thanostack.lib.kernels."
 _PACKAGE: Final = Path(__file__).parent.parent
@@ -45,7 +47,9 @@ def kernel_modules_of(component: str) -> list[str]:
             continue
         seen.add(name)
         waiting += _imports(source.read_text(encoding="utf-8"))
-    return sorted(name.removeprefix(KERNELS) for name in seen if name.startswith(KERNELS))
+    modules = {name.removeprefix(KERNELS) for name in seen if name.startswith(KERNELS)}
+    # The others load kernels, or compile them.
+    return sorted(name for name in modules if not name.startswith("_"))
 
 
 def all_kernel_modules() -> list[str]:
@@ -55,16 +59,11 @@ def all_kernel_modules() -> list[str]:
 
 def cold_kernels(modules: Iterable[str]) -> list[tuple[str, str]]:
     """Return (module, kernel) of what no cache has, the write path first."""
-    from thanostack.lib.kernels import _jit
-
     cold = []
     for module in modules:
-        folder = f"{module}-{_jit.module_stamp(module)}"
         text = (_FOLDER / f"{module}.py").read_text(encoding="utf-8")
-        for name in _NAME.findall(text):
-            pattern = f"{module}.{name}-*.nbi"
-            if not any(list((root / folder).glob(pattern)) for root in _jit.cache_roots()):
-                cold.append((KERNELS + module, name))
+        names = _NAME.findall(text)
+        cold += [(KERNELS + module, name) for name in names if not _store.has(module, name)]
     return sorted(cold, key=lambda kernel: _RANK.get(kernel[1], len(_RANK)))
 
 

@@ -14,17 +14,14 @@ ships its cache and never gets here.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
+from thanostack.lib.kernels._compiling import CompilingProcess
 from thanostack.runtime import logs
 from thanostack.runtime.kernel_cache import (
     KERNELS,
@@ -35,17 +32,6 @@ from thanostack.runtime.kernel_cache import (
 )
 
 CHILDREN: Final = 2
-_PACKAGE: Final = Path(__file__).parent.parent
-_CHILD: Final = """
-import importlib, sys
-for line in sys.stdin:
-    module, name = line.split()
-    kernel = getattr(importlib.import_module(module), name)
-    # A kernel that another one called is compiled by now, and its name bound to the result.
-    if hasattr(kernel, "ready"):
-        kernel.ready()
-    print(flush=True)
-"""
 
 
 @dataclass(eq=False, slots=True)
@@ -103,12 +89,12 @@ class KernelPool:
             return self._waiting.pop(0) if self._waiting else None
 
     def _work(self) -> None:
-        child = _Child()
+        child = CompilingProcess()
         while (job := self._take()) is not None:
-            if not child.compile(job):
+            if not child.compile(job.module, job.name):
                 self._log.warning("a child could not compile, trying here later", kernel=job.name)
                 child.close()
-                child = _Child()
+                child = CompilingProcess()
             job.done.set()
             self._tell(job)
         child.close()
@@ -119,39 +105,6 @@ class KernelPool:
         if done == len(self._jobs):
             duration_s = time.monotonic() - self._started_s
             self._log.info("kernels are compiled", duration_s=duration_s)
-
-
-class _Child:
-    """A process that compiles what it is told, and answers with a line when it is done."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _CHILD],
-            env=dict(os.environ, PYTHONPATH=str(_PACKAGE.parent), PYTHONSAFEPATH="1"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._asked, self._answers = self._process.stdin, self._process.stdout
-
-    def compile(self, job: _Job) -> bool:
-        """Compile one kernel; return whether it did."""
-        try:
-            self._asked.write(f"{job.module} {job.name}\n")
-            self._asked.flush()
-            return bool(self._answers.readline())
-        except OSError:
-            return False
-
-    def close(self) -> None:
-        """Let the process end and wait for it."""
-        with contextlib.suppress(OSError):
-            self._asked.close()
-        self._answers.close()
-        self._process.wait()
 
 
 _pool: KernelPool | None = None

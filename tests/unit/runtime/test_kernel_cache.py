@@ -39,7 +39,7 @@ def test_a_called_kernel_is_warm():
 
 def test_every_kernel_is_found_cold_on_a_fresh_machine(monkeypatch, tmp_path):
     """Of each module all kernels are listed, the write path first."""
-    monkeypatch.setattr("thanostack.lib.kernels._jit.cache_roots", lambda: [tmp_path])
+    monkeypatch.setattr("thanostack.lib.kernels._store.roots", lambda: [tmp_path])
     cold = cold_kernels(all_kernel_modules())
     names = [name for _, name in cold]
     first = (*WRITE_PATH, *PLAIN_SELECTOR)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from thanostack.lib.kernels._jit import Kernel
+from thanostack.lib.kernels import _jit
 from thanostack.runtime import kernel_pool
 from thanostack.runtime.kernel_pool import KernelPool
 
@@ -24,10 +24,10 @@ class Child:
     def __init__(self, dies_over=()):
         self.compiled, self.gate, self.dies_over = [], threading.Semaphore(0), set(dies_over)
 
-    def compile(self, job):
+    def compile(self, module, name):
         assert self.gate.acquire(timeout=30)
-        self.compiled.append(job.name)
-        return job.name not in self.dies_over
+        self.compiled.append(name)
+        return name not in self.dies_over
 
     def close(self):
         pass
@@ -35,7 +35,7 @@ class Child:
 
 def pool_of(monkeypatch, child, names, n_urgent=0):
     monkeypatch.setattr(kernel_pool, "CHILDREN", 1)
-    monkeypatch.setattr(kernel_pool, "_Child", lambda: child)
+    monkeypatch.setattr(kernel_pool, "CompilingProcess", lambda: child)
     silent = structlog.wrap_logger(structlog.ReturnLogger())
     return KernelPool([("m", name) for name in names], n_urgent, silent)
 
@@ -79,26 +79,27 @@ def test_a_warm_kernel_is_not_waited_for(monkeypatch):
     pool_of(monkeypatch, Child(), []).want("m", "other")
 
 
-def test_a_kernel_is_compiled_once_however_many_call_it():
-    """Threads that meet at the first call share one compilation, and all get its result."""
-    compiled = []
+def test_a_kernel_is_loaded_once_however_many_call_it(monkeypatch):
+    """Threads that meet at the first call share one load, and all get its result."""
+    loaded = []
 
     def doubled(x):
         return 2 * x
 
-    def compile_it(function):
-        compiled.append(function)
+    def load(function):
+        loaded.append(function)
         time.sleep(0.02)
         return function
 
-    kernel = Kernel(doubled, compile_it)
+    monkeypatch.setattr(_jit, "_load", load)
+    kernel = _jit.Kernel(doubled, None)
     results = []
     threads = [threading.Thread(target=lambda: results.append(kernel(4))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert (compiled, results) == ([doubled], [8] * 8)
+    assert (loaded, results) == ([doubled], [8] * 8)
     assert kernel.py_func is doubled
 
 
@@ -110,11 +111,12 @@ from thanostack.lib.kernels import _jit, head_chunk_file as module
 asked = []
 _jit.BEFORE_FIRST_CALL.append(lambda module, name: asked.append(name))
 kernels = [name for name, thing in vars(module).items() if isinstance(thing, _jit.Kernel)]
-compiled = lambda: list(pathlib.Path(sys.argv[1]).rglob("*.nbi"))
+compiled = lambda: list(pathlib.Path(sys.argv[1]).rglob("*.kernel"))
 assert kernels and not compiled(), "imported, not compiled"
 kernel = getattr(module, kernels[0])
 assert kernel.ready() is getattr(module, kernels[0]), "the module has the compiled one now"
 assert asked == kernels[:1] and len(compiled()) == 1
+assert "numba" not in sys.modules, "another process compiled"
 """
     names = ("THANOSTACK_KERNEL_CACHE", "XDG_CACHE_HOME", "TMPDIR")
     environment = {"PYTHONPATH": SERVICES, **dict.fromkeys(names, str(tmp_path))}

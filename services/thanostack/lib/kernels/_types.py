@@ -1,11 +1,13 @@
-"""The array types that kernel signatures are written with, and the records kernels share.
+"""The types that kernel signatures are written with, and the records kernels share.
 
+They only name types, so that whoever uses kernels needs no compiler; `_compiler` translates them.
 Byte inputs are read-only types: a writable array converts to one, so `bytes`, `bytearray` and
 slices all reach the same compiled kernel.
 """
 
+from typing import NamedTuple
+
 import numpy as np
-from numba import from_dtype, types
 
 CHUNK_DTYPE = np.dtype(
     [
@@ -18,24 +20,56 @@ CHUNK_DTYPE = np.dtype(
 )
 
 
+class Scalar(NamedTuple):
+    """A number, by numpy's name; called with the types of arguments it is a signature."""
+
+    name: str
+
+    def __call__(self, *arguments):
+        """Return the signature of a kernel that returns this type."""
+        return Signature(self, arguments)
+
+
+class Array(NamedTuple):
+    """A C-contiguous array.
+
+    Args:
+        item: a Scalar, or a structured numpy dtype.
+        ndim: dimensions.
+        is_written: the kernel writes it.
+    """
+
+    item: object
+    ndim: int
+    is_written: bool
+
+
+class Tables(NamedTuple):
+    """A named tuple of arrays, taken as one argument."""
+
+    factory: type
+    fields: tuple
+
+
+class Signature(NamedTuple):
+    """What a kernel returns and takes."""
+
+    result: Scalar
+    arguments: tuple
+
+
 def array_in(item, ndim=1):
     """Return the type of a C-contiguous array that the kernel only reads."""
-    return types.Array(item, ndim, "C", readonly=True)
+    return Array(item, ndim, is_written=False)
 
 
 def array_out(item, ndim=1):
     """Return the type of a C-contiguous array that the kernel writes."""
-    return types.Array(item, ndim, "C")
+    return Array(item, ndim, is_written=True)
 
 
 i32, i64, u32, u64, f64, u8, boolean = (
-    types.int32,
-    types.int64,
-    types.uint32,
-    types.uint64,
-    types.float64,
-    types.uint8,
-    types.boolean,
+    Scalar(name) for name in ("int32", "int64", "uint32", "uint64", "float64", "uint8", "boolean")
 )
 BYTES = array_in(u8)
 BYTES_OUT = array_out(u8)
@@ -53,5 +87,5 @@ BOOL = array_in(boolean)
 BOOL_OUT = array_out(boolean)
 BOOL_2D = array_in(boolean, 2)
 BOOL_2D_OUT = array_out(boolean, 2)
-CHUNKS = array_in(from_dtype(CHUNK_DTYPE))
-CHUNKS_OUT = array_out(from_dtype(CHUNK_DTYPE))
+CHUNKS = array_in(CHUNK_DTYPE)
+CHUNKS_OUT = array_out(CHUNK_DTYPE)

@@ -10,7 +10,6 @@ Source: Prometheus `tsdb/chunks/head_chunks.go`; `docs/formats/chunks-head.md`.
 """
 
 import numpy as np
-from numba import from_dtype
 
 from thanostack.lib.kernels._jit import device, kernel
 from thanostack.lib.kernels._types import BYTES, BYTES_OUT, I64, I64_OUT, array_out, i64
@@ -43,7 +42,7 @@ HEAD_CHUNK_DTYPE = np.dtype(
     ],
     align=True,
 )
-HEAD_CHUNKS_OUT = array_out(from_dtype(HEAD_CHUNK_DTYPE))
+HEAD_CHUNKS_OUT = array_out(HEAD_CHUNK_DTYPE)
 
 
 @device

@@ -15,9 +15,8 @@ Slots of both hash tables are `hash32 << 32 | index + 1`, 0 free, probed linearl
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import from_dtype, types
 
-from thanostack.lib.kernels._types import BYTES_OUT, I32_OUT, I64_OUT, U64_OUT, array_out
+from thanostack.lib.kernels._types import BYTES_OUT, I32_OUT, I64_OUT, U64_OUT, Tables, array_out
 
 ROW_DTYPE = np.dtype(
     [
@@ -102,23 +101,23 @@ class HeadTables(NamedTuple):
     postings: Any
 
 
-_ROWS = array_out(from_dtype(ROW_DTYPE))
-HEAD = types.NamedTuple(
-    [
+_ROWS = array_out(ROW_DTYPE)
+HEAD = Tables(
+    HeadTables,
+    (
         I64_OUT,
         _ROWS,
         I64_OUT,
         I32_OUT,
         BYTES_OUT,
-        array_out(from_dtype(CLOSED_DTYPE)),
+        array_out(CLOSED_DTYPE),
         BYTES_OUT,
         BYTES_OUT,
         U64_OUT,
-        array_out(from_dtype(PAIR_DTYPE)),
+        array_out(PAIR_DTYPE),
         U64_OUT,
         BYTES_OUT,
         I32_OUT,
-    ],
-    HeadTables,
+    ),
 )
 ROWS_OUT = _ROWS

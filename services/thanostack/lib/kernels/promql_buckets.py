@@ -10,7 +10,6 @@ Source: Prometheus 3.14 `promql/quantile.go` (`BucketQuantile`, `BucketFraction`
 import math
 
 import numpy as np
-from numba import from_dtype
 
 from thanostack.lib.kernels._jit import device, kernel
 from thanostack.lib.kernels._types import (
@@ -26,7 +25,7 @@ from thanostack.lib.kernels._types import (
 BUCKET_DTYPE = np.dtype([("row", np.int64), ("upper", np.float64)])
 """One bucket series: its row in the matrix and its upper bound."""
 
-_BUCKETS = array_in(from_dtype(BUCKET_DTYPE))
+_BUCKETS = array_in(BUCKET_DTYPE)
 _TOLERANCE = 1e-12
 _MIN_NORMAL = 2.2250738585072014e-308
 

@@ -15,8 +15,6 @@ import math
 from fractions import Fraction
 
 import numpy as np
-from numba import types
-from numba.extending import intrinsic, overload
 
 from thanostack.lib.kernels._jit import device
 from thanostack.lib.kernels.wide import bits_float, float_bits
@@ -42,22 +40,9 @@ _PER_LN2 = 1.44269504088896340735992468100189214
 _PER_LN10 = 0.434294481903251827651128918916605082
 
 
-@intrinsic
-def _fma(typing_context, a, b, c):
-    def codegen(context, builder, signature, args):
-        return builder.fma(args[0], args[1], args[2])
-
-    return types.float64(types.float64, types.float64, types.float64), codegen
-
-
 def fma(a, b, c):
     """Return a * b + c rounded once; all finite."""
     return float(Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c)))
-
-
-@overload(fma)
-def _fma_overload(a, b, c):
-    return lambda a, b, c: _fma(np.float64(a), np.float64(b), np.float64(c))
 
 
 @device

@@ -81,7 +81,7 @@ class Maintenance:
     def _cut(self) -> None:
         tsdb = self._tsdb
         mint = tsdb.head.mint
-        maxt = int(range_end.py_func(mint, tsdb.options.min_block_ms))
+        maxt = int(range_end(mint, tsdb.options.min_block_ms))
         tsdb.jobs.run(lambda: self._close_time(maxt))
         if tsdb.blocks.maxt < maxt:
             # Otherwise an earlier run wrote it and could not go on.
