@@ -13,6 +13,7 @@ Invariant: callers have proved `0 <= i` and `i + 8 <= len(a)` before the call.
 import llvmlite.ir as ir
 import numpy as np
 from numba import config, types
+from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from thanostack.lib.kernels._jit import device, routine
@@ -88,6 +89,30 @@ def _store64_overload(a, i, value):
         _store64(a, np.int64(i), np.uint64(value))
 
     return fast
+
+
+@intrinsic
+def _prefetch(typing_context, array, index):
+    def codegen(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        pointer = builder.bitcast(builder.gep(data, [args[1]]), byte)
+        # To read, into all caches, data.
+        builder.call(function, [pointer, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), codegen
+
+
+def prefetch(a, i):
+    """Begin to load the cache line of item `i`; any `i` is allowed, as nothing is read."""
+
+
+@overload(prefetch)
+def _prefetch_overload(a, i):
+    return lambda a, i: _prefetch(a, np.int64(i))
 
 
 def _unary(name, emit):
