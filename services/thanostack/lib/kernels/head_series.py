@@ -28,6 +28,7 @@ from thanostack.lib.kernels.head_types import (
     POSTINGS_TOP,
     ROWS,
     SCRATCH,
+    SHARED,
     WIDTH,
 )
 from thanostack.lib.kernels.varint import read_length
@@ -43,6 +44,8 @@ TABLE_FULL, PAIR_TABLE_FULL, ROWS_FULL, KEYS_FULL, PAIRS_FULL, POSTINGS_FULL = (
 )
 NEVER = np.int64(-(1 << 63))
 KEY_BYTES_AHEAD = 512
+_PAIRS_AHEAD = BLOCK // 2
+_HASHES = SCRATCH + _PAIRS_AHEAD
 
 
 @device
@@ -182,33 +185,46 @@ def _insert_row(table, hashed, r):
 
 
 @device
+def _pair_slot(table, hash32):
+    return np.int64(hash32) & np.int64(table.shape[0] - 1)
+
+
+@device
 def _insert_pair(table, hash32, p):
     mask = np.int64(table.shape[0] - 1)
-    slot = np.int64(hash32) & mask
+    slot = _pair_slot(table, hash32)
     while table[slot] != np.uint64(0):
         slot = (slot + 1) & mask
     table[slot] = np.uint64(hash32) << np.uint64(32) | np.uint64(p + 1)
 
 
 @device
+def _pair_hash(data, start, length):
+    return np.uint32(xxh64(data, start, start + length) & np.uint64(0xFFFFFFFF))
+
+
+@device
+def _is_pair(head, p, data, start, length):
+    pair = head.pairs[p]
+    return pair.length == length and equal_bytes(head.pair_bytes, pair.start, data, start, length)
+
+
+@device
 def _find_pair(head, data, start, length, hash32):
     """Return the record whose bytes equal these, or -1."""
     mask = np.int64(head.pair_table.shape[0] - 1)
-    slot = np.int64(hash32) & mask
+    slot = _pair_slot(head.pair_table, hash32)
     while head.pair_table[slot] != np.uint64(0):
         entry = head.pair_table[slot]
         if entry >> np.uint64(32) == np.uint64(hash32):
             p = np.int64(entry & np.uint64(0xFFFFFFFF)) - 1
-            pair = head.pairs[p]
-            if pair.length == length and equal_bytes(
-                head.pair_bytes, pair.start, data, start, length
-            ):
-                return np.int64(p)
+            if _is_pair(head, p, data, start, length):
+                return p
         slot = (slot + 1) & mask
     return np.int64(-1)
 
 
-@routine
+@device
 def _new_pair(head, data, start, length, hash32):
     """Append a record with a copy of its bytes and return its index, or PAIRS_FULL."""
     p = head.meta[PAIRS]
@@ -228,75 +244,124 @@ def _new_pair(head, data, start, length, hash32):
     head.meta[PAIRS] = p + 1
     head.meta[PAIR_BYTES_TOP] = at + length
     _insert_pair(head.pair_table, hash32, p)
-    return np.int64(p)
+    return p
 
 
 @routine
-def _name_record(head, data, start, length):
-    """Return the record of a name, `0A n name` at `start`, creating it when new."""
-    hash32 = np.uint32(xxh64(data, start, start + length) & np.uint64(0xFFFFFFFF))
-    p = _find_pair(head, data, start, length, hash32)
-    if p < 0:
-        p = _new_pair(head, data, start, length, hash32)
-        if p >= 0:
-            head.pairs[p].postings = head.meta[NEWEST_NAME]
-            head.meta[NEWEST_NAME] = p
-    return np.int64(p)
+def _add_pair(head, data, start, length, hash32):
+    """Append the record of a new pair, and of its name if that is new; its index or PAIRS_FULL."""
+    size, name = read_length(data, start + 1, start + length)
+    name_length = name + size - start
+    name_hash = _pair_hash(data, start, name_length)
+    owner = _find_pair(head, data, start, name_length, name_hash)
+    if owner < 0:
+        owner = _new_pair(head, data, start, name_length, name_hash)
+        if owner < 0:
+            return owner
+        head.pairs[owner].postings = head.meta[NEWEST_NAME]
+        head.meta[NEWEST_NAME] = owner
+    p = _new_pair(head, data, start, length, hash32)
+    if p >= 0:
+        head.pairs[p].name = np.int32(owner)
+        head.pairs[p].next = head.pairs[owner].next
+        head.pairs[owner].next = np.int32(p)
+    return p
 
 
 @routine
-def _append_posting(head, p, r):
-    """Append a row to a pair's list, which doubles when full; False when the arena is."""
-    pair = head.pairs[p]
+def _grow_list(meta, pairs, postings, p):
+    """Move a pair's list to one of twice the room; False when the arena is full."""
+    pair = pairs[p]
     count = np.int64(pair.count)
-    if count == pair.capacity:
-        power = np.int64(1)
-        while np.int64(1) << power <= count:
-            power += 1
-        size = np.int64(1) << power
-        at = head.meta[FREE_POSTINGS + power] - 1
-        if at >= 0:
-            head.meta[FREE_POSTINGS + power] = head.postings[at]
-        else:
-            at = head.meta[POSTINGS_TOP]
-            if at + size > head.postings.shape[0]:
-                return False
-            head.meta[POSTINGS_TOP] = at + size
-        for k in range(count):
-            head.postings[at + k] = head.postings[pair.postings + k]
-        if pair.capacity > 0:
-            old = power - 1
-            head.postings[pair.postings] = np.int32(head.meta[FREE_POSTINGS + old])
-            head.meta[FREE_POSTINGS + old] = pair.postings + 1
-        pair.postings = at
-        pair.capacity = np.int32(size)
-    head.postings[pair.postings + count] = np.int32(r)
-    pair.count = np.int32(count + 1)
+    power = np.int64(1)
+    while np.int64(1) << power <= count:
+        power += 1
+    size = np.int64(1) << power
+    at = meta[FREE_POSTINGS + power] - 1
+    if at >= 0:
+        meta[FREE_POSTINGS + power] = postings[at]
+    else:
+        at = meta[POSTINGS_TOP]
+        if at + size > postings.shape[0]:
+            return False
+        meta[POSTINGS_TOP] = at + size
+    for k in range(count):
+        postings[at + k] = postings[pair.postings + k]
+    if pair.capacity > 0:
+        old = power - 1
+        postings[pair.postings] = np.int32(meta[FREE_POSTINGS + old])
+        meta[FREE_POSTINGS + old] = pair.postings + 1
+    pair.postings = at
+    pair.capacity = np.int32(size)
     return True
 
 
-@routine
+@device
+def _append_posting(head, p, r):
+    """Append a row to a pair's list; False when the arena is full."""
+    pair = head.pairs[p]
+    if pair.count == pair.capacity and not _grow_list(head.meta, head.pairs, head.postings, p):
+        return False
+    head.postings[pair.postings + np.int64(pair.count)] = np.int32(r)
+    pair.count += np.int32(1)
+    return True
+
+
+@device
+def _hash_pairs(head, keys, i, stop):
+    """Note for at most _PAIRS_AHEAD pairs the record, if the series before has it too, or the hash.
+
+    Return how many, and the offset after them. Scratch: the records, -1 where hashed; the hashes.
+    """
+    n = np.int64(0)
+    while i < stop and n < _PAIRS_AHEAD:
+        length, inner = read_length(keys, i + 1, stop)
+        p = head.meta[SCRATCH + n] if n < head.meta[SHARED] else np.int64(-1)
+        if p < 0 or not _is_pair(head, p, keys, inner, length):
+            hash32 = _pair_hash(keys, inner, length)
+            head.meta[SCRATCH + n] = -1
+            head.meta[_HASHES + n] = np.int64(hash32)
+            prefetch(head.pair_table, _pair_slot(head.pair_table, hash32))
+        n += 1
+        i = inner + length
+    head.meta[SHARED] = n
+    return n, i
+
+
+@device
+def _find_pairs(head, keys, i, stop):
+    """Note the records of the pairs from `i` to `stop`, all hashed; 0 or PAIRS_FULL."""
+    n = np.int64(0)
+    while i < stop:
+        length, inner = read_length(keys, i + 1, stop)
+        p = head.meta[SCRATCH + n]
+        if p < 0:
+            hash32 = np.uint32(head.meta[_HASHES + n])
+            p = _find_pair(head, keys, inner, length, hash32)
+            if p < 0:
+                p = _add_pair(head, keys, inner, length, hash32)
+                if p < 0:
+                    head.meta[SHARED] = 0
+                    return p
+            head.meta[SCRATCH + n] = p
+        prefetch(head.postings, head.pairs[p].postings + np.int64(head.pairs[p].count))
+        n += 1
+        i = inner + length
+    return np.int64(0)
+
+
+@device
 def _index_row(head, keys, start, stop, r):
     """Add a row to the postings of each pair of its run; 0, or PAIRS_FULL or POSTINGS_FULL."""
     i = start
     while i < stop:
-        length, inner = read_length(keys, i + 1, stop)
-        hash32 = np.uint32(xxh64(keys, inner, inner + length) & np.uint64(0xFFFFFFFF))
-        p = _find_pair(head, keys, inner, length, hash32)
-        if p < 0:
-            size, name = read_length(keys, inner + 1, stop)
-            owner = _name_record(head, keys, inner, name + size - inner)
-            if owner < 0:
-                return np.int64(PAIRS_FULL)
-            p = _new_pair(head, keys, inner, length, hash32)
-            if p < 0:
-                return np.int64(PAIRS_FULL)
-            head.pairs[p].name = np.int32(owner)
-            head.pairs[p].next = head.pairs[owner].next
-            head.pairs[owner].next = np.int32(p)
-        if not _append_posting(head, p, r):
-            return np.int64(POSTINGS_FULL)
-        i = inner + length
+        n, after = _hash_pairs(head, keys, i, stop)
+        if _find_pairs(head, keys, i, after) < 0:
+            return np.int64(PAIRS_FULL)
+        for k in range(n):
+            if not _append_posting(head, head.meta[SCRATCH + k], r):
+                return np.int64(POSTINGS_FULL)
+        i = after
     return np.int64(0)
 
 
@@ -350,8 +415,7 @@ def _postings_needed(head, data, start, stop):
     i = start
     while i < stop:
         length, inner = read_length(data, i + 1, stop)
-        hash32 = np.uint32(xxh64(data, inner, inner + length) & np.uint64(0xFFFFFFFF))
-        p = _find_pair(head, data, inner, length, hash32)
+        p = _find_pair(head, data, inner, length, _pair_hash(data, inner, length))
         if p < 0:
             needed += 2
         elif head.pairs[p].count == head.pairs[p].capacity:
@@ -381,6 +445,16 @@ def _room(head, data, start, stop, labels):
     return np.int64(0)
 
 
+@device
+def _hash_ahead(head, data, bounds, s, count):
+    """Return the hash of run s and begin to load its slot; 0 where there is no run."""
+    if s >= count or bounds[2 * s] < 0:
+        return np.uint64(0)
+    hashed = xxh64(data, bounds[2 * s], bounds[2 * s + 1])
+    prefetch(head.table, _row_slot(head.table, hashed))
+    return hashed
+
+
 @kernel(i64(HEAD, BYTES, I64, i64, i64, U64_OUT, I64_OUT, I64_OUT))
 def head_create(head, data, bounds, first, count, refs, rows, created):
     """Find or create the rows of canonical label runs.
@@ -402,13 +476,16 @@ def head_create(head, data, bounds, first, count, refs, rows, created):
 
     Cost: below 3 µs a new series of ten labels.
     """
+    head.meta[SHARED] = 0
+    hashed = _hash_ahead(head, data, bounds, first, count)
     for s in range(first, count):
+        own = hashed
+        hashed = _hash_ahead(head, data, bounds, s + 1, count)
         start = bounds[2 * s]
         if start < 0:
             continue
         stop = bounds[2 * s + 1]
-        hashed = xxh64(data, start, stop)
-        r = _find_row(head, data, start, stop - start, hashed)
+        r = _find_row(head, data, start, stop - start, own)
         ref = np.int64(refs[s])
         if r < 0:
             if 2 * (head.meta[ROWS] + 1) > head.table.shape[0]:
@@ -428,8 +505,12 @@ def head_create(head, data, bounds, first, count, refs, rows, created):
                 ref = head.meta[NEXT_REF]
             head.refs[r] = ref
             head.tails[r] = np.int32(-1)
-            _insert_row(head.table, hashed, r)
+            _insert_row(head.table, own, r)
             _index_row(head, head.keys, at, at + stop - start, r)
+            if s > 0 and rows[s - 1] >= 0:
+                head.rows[rows[s - 1]].next = np.int32(r)
+            if s + 1 < count and rows[s + 1] >= 0:
+                head.rows[r].next = np.int32(rows[s + 1])
             head.meta[ALIVE] += 1
             created[0] += 1
             created[created[0]] = s
@@ -463,8 +544,8 @@ def head_rehash_pairs(head, table):
 def head_find_pair(head, pair):
     """Return the record of a label pair (0A n name 12 v value) or name (0A n name), or -1."""
     length = np.int64(pair.shape[0])
-    hash32 = np.uint32(xxh64(pair, np.int64(0), length) & np.uint64(0xFFFFFFFF))
-    return _find_pair(head, pair, np.int64(0), length, hash32)
+    zero = np.int64(0)
+    return _find_pair(head, pair, zero, length, _pair_hash(pair, zero, length))
 
 
 @kernel(i64(HEAD, i64, i64))
@@ -529,6 +610,7 @@ def head_reindex(head, fresh, first, stop, keys):
     Returns:
         `stop`; or a smaller row where a fresh hash table has to grow; or a negative status.
     """
+    fresh.meta[SHARED] = 0
     for r in range(first, stop):
         row = head.rows[r]
         if row.key_bytes < 0 or keys[r] >= 0 or (head.tails[r] < 0 and row.count == 0):

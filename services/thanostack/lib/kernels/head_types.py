@@ -71,7 +71,8 @@ ROWS, KEYS_TOP, SLABS_TOP, CHUNKS, CLOSED_TOP, PAIRS, PAIR_BYTES_TOP, POSTINGS_T
 NEXT_REF, MAX_T, MIN_T, FREE_ROW, EPOCH, ALIVE, WIDTH = range(9, 16)
 FREE_SLAB = 16  # one list head a slab class, offset + 1
 FREE_POSTINGS = 32  # one list head a power of two, offset + 1
-SCRATCH = 64  # what a kernel notes for its own call, BLOCK numbers
+SHARED = 19
+SCRATCH = 64  # what a kernel notes for its own call: BLOCK numbers, or twice half as many
 BLOCK = 64
 META_SIZE = SCRATCH + BLOCK
 

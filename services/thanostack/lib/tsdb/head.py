@@ -445,6 +445,8 @@ class IndexRebuild:
         # Bound: rows may quadruple while the rebuild goes on; `finish` refuses beyond that.
         size = _power_of_two(8 * (int(head.tables.meta[ROWS]) + 1024))
         self._fresh = self._fresh._replace(table=np.zeros(size, np.uint64))
+        if len(head.tables.table) > _LARGE_TABLE:
+            prefer_huge_pages(self._fresh.keys)
         self._keys = reserve(np.int64, head.options.series_max)
         self._keys_seen = 0
         self._next = 0
