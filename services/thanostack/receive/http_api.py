@@ -14,7 +14,8 @@
 
 429 and 503 carry `Retry-After`. 2.0 answers with the `…-Written` headers, counting what is stored.
 
-No framework is in the way: its routing and request objects cost more than the write itself. What a
+No framework is in the way: its routing and request objects cost more than the write itself. Nor is
+a task, where a request has come whole and storage takes it at once (`answer_now`). What a
 sender can make us hold is bounded: the compressed body while it is read, its declared length before
 memory is taken, and all bodies together.
 
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -118,6 +119,7 @@ class WriteAPI:
         self._pending = 0
         metrics.pending.set_function(lambda: self._pending)
         metrics.inflight_bytes.set_function(lambda: self._inflight.held)
+        self.direct_paths = frozenset(path.encode() for path in WRITE_PATHS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -138,30 +140,76 @@ class WriteAPI:
         held = HeldBytes(self._inflight)
         try:
             outcome = await self._take(request, receive, held)
-            answer = answer_of(outcome, request.version)
-            self._metrics.observe(outcome, answer.status)
-            if answer.status >= 500:
-                self._log_failure(request, outcome.error())
+            answer = self._answered(request, outcome)
         except ClientGone:
             return
-        except ThanostackError as error:
-            answer = failure_of(error, request.version)
         except Exception as error:
-            answer = failure_of(error, request.version)
-            self._log_failure(request, error)
+            answer = self._failed(request, error)
         finally:
             held.release()
         await send_answer(send, answer)
+        self._observe(request, answer, started)
+
+    def answer_now(self, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> Answer | None:
+        """Return the answer to a write whose body is there, or None if it cannot be had at once."""
+        started = time.perf_counter()
+        request = _Request(dict(headers))
+        held = HeldBytes(self._inflight)
+        try:
+            outcome = self._take_now(request, body, held)
+            if outcome is None:
+                return None
+            answer = self._answered(request, outcome)
+        except Exception as error:
+            answer = self._failed(request, error)
+        finally:
+            held.release()
+        self._observe(request, answer, started)
+        return answer
+
+    def _answered(self, request: _Request, outcome: Outcome) -> Answer:
+        answer = answer_of(outcome, request.version)
+        self._metrics.observe(outcome, answer.status)
+        if answer.status >= 500:
+            self._log_failure(request, outcome.error())
+        return answer
+
+    def _failed(self, request: _Request, error: Exception) -> Answer:
+        if not isinstance(error, ThanostackError):
+            self._log_failure(request, error)
+        return failure_of(error, request.version)
+
+    def _observe(self, request: _Request, answer: Answer, started: float) -> None:
         self._metrics.http.bound("receive", "post", request.tenant, answer.status).observe(
             time.perf_counter() - started, request.received_bytes, len(answer.body)
         )
 
-    async def _take(self, request: _Request, receive: Receive, held: HeldBytes) -> Outcome:
+    def _admit(self, request: _Request) -> None:
         if not self._probes.is_ready:
             raise NotReady(f"not ready: {self._probes.reason}")
         request.tenant = self._rule.tenant_of(request.headers)
         request.version = negotiate(request.headers)
         self._check_replica(request.headers)
+
+    def _take_now(self, request: _Request, block: bytes, held: HeldBytes) -> Outcome | None:
+        self._admit(request)
+        self._limits.check_size(len(block))
+        held.add(len(block))
+        request.received_bytes = len(block)
+        length = checked_length(block, self._limits.decoded_bytes_max)
+        if length > INLINE_BYTES_MAX:
+            return None
+        held.add(length)
+        buffer = self._buffers.take(length)
+        decode_into(block, buffer, length)
+        if length:
+            check_shape(int(buffer[0]), request.version)
+        outcome = self._service.write_now(request.tenant, buffer[:length], request.version)
+        self._buffers.give_back(buffer)
+        return outcome
+
+    async def _take(self, request: _Request, receive: Receive, held: HeldBytes) -> Outcome:
+        self._admit(request)
         declared = int(request.headers.get(b"content-length", b"0"))
         block = await read_body(receive, declared, self._limits, held)
         request.received_bytes = len(block)

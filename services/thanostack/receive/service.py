@@ -48,6 +48,9 @@ class Writer(Protocol):
     def append(self, body: Uint8Array, done: Done, *, version: int = 1) -> None:
         """Append a decoded request; `done` is called inline or later, from any thread."""
 
+    def append_now(self, body: Uint8Array, *, version: int = 1) -> WriteResult | None:
+        """Append a decoded request if that takes no waiting, else do nothing and return None."""
+
     def append_and_wait(self, body: Uint8Array, *, version: int = 1) -> WriteResult:
         """Append a decoded request and return what happened."""
 
@@ -156,6 +159,28 @@ class WriteService:
                 for (name, part), result in zip(parts, results, strict=True)
             ]
         )
+
+    def write_now(self, tenant: Tenant, body: Uint8Array, version: Version) -> Outcome | None:
+        """Write one decoded request if that takes no waiting, else do nothing and return None.
+
+        Args:
+            tenant: of all series.
+            body: uint8[n], at most INLINE_BYTES_MAX.
+            version: of remote write.
+
+        Raises:
+            InvalidInput: if the body is malformed at its top level.
+        """
+        tsdb = None if self._split_label else self._storage.tenants().get(tenant)
+        if tsdb is None:
+            return None
+        try:
+            result = tsdb.append_now(body, version=version)
+        except ThanostackError as error:
+            return Outcome([(tenant, count_series(body, version), error)])
+        if result is None:
+            return None
+        return Outcome([(tenant, result.series, result)] if result.series else [])
 
     def write_parts(self, parts: Sequence[Part], default: Tenant) -> Outcome:
         """Write each tenant's part of a forwarded request and wait; not for the event loop.

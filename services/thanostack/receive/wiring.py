@@ -49,7 +49,8 @@ async def start(settings: ReceiveSettings, process: Process) -> None:
     ingestor = Ingestor(settings, process)
     http_grace_s = settings.http_grace_period / 1000
     pages = HTTPServer(ingestor.pages(), http_socket, grace_s=http_grace_s)
-    writes = HTTPServer(ingestor.write_api(), write_socket, grace_s=http_grace_s)
+    write_api = ingestor.write_api()
+    writes = HTTPServer(write_api, write_socket, grace_s=http_grace_s, direct=write_api)
     for name, server in (("http", pages), ("remote-write", writes)):
         process.supervisor.task(name, server.serve())
         process.supervisor.drain(name, server.stop)

@@ -38,15 +38,23 @@ class Answer:
     headers: tuple[tuple[bytes, bytes], ...] = field(default=())
 
 
-async def send_answer(send: Send, answer: Answer) -> None:
-    """Write a whole response."""
-    headers = [
+def headers_of(answer: Answer) -> list[tuple[bytes, bytes]]:
+    """Return all headers of a response but those that the server adds."""
+    return [
         (b"content-length", b"%d" % len(answer.body)),
         (b"content-type", answer.content_type),
         *answer.headers,
     ]
+
+
+async def send_answer(send: Send, answer: Answer) -> None:
+    """Write a whole response."""
     await send(
-        {"type": "http.response.start", "status": answer.status, "headers": headers},
+        {
+            "type": "http.response.start",
+            "status": answer.status,
+            "headers": headers_of(answer),
+        },
     )
     await send({"type": "http.response.body", "body": answer.body})
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import socket
 from collections.abc import Generator
 from typing import Any, Final
@@ -21,6 +22,7 @@ from typing import Any, Final
 import uvicorn
 
 from thanostack.lib.foundation.errors import SettingsInvalid
+from thanostack.runtime.http_direct import Direct, DirectProtocol
 
 KEEP_ALIVE_S: Final = 330
 BACKLOG: Final = 1024
@@ -92,16 +94,25 @@ class HTTPServer:
         application: called for every request.
         bound: from `listen`; owned from here on.
         grace_s: how long running requests may take once the stop begins.
+        direct: answers what it can before the application is asked.
     """
 
-    def __init__(self, application: Any, bound: socket.socket, *, grace_s: float) -> None:
+    def __init__(
+        self,
+        application: Any,
+        bound: socket.socket,
+        *,
+        grace_s: float,
+        direct: Direct | None = None,
+    ) -> None:
+        protocol: Any = functools.partial(DirectProtocol, direct) if direct else "httptools"
         self._bound = bound
         self._ended = asyncio.Event()
         self._server = _Quiet(
             uvicorn.Config(
                 application,
                 loop="none",
-                http="httptools",
+                http=protocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,

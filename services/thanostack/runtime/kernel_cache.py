@@ -25,6 +25,7 @@ _NAME = re.compile(r"^@kernel\([^\n]*(?:\n(?!def ).*)*\ndef (\w+)", re.MULTILINE
 WRITE_PATH: Final = (
     "head_create", "head_resolve", "head_apply", "label_canonicalise", "remote_write_scan",
     "wal_encode_series", "head_stage", "wal_frame", "message_runs", "head_labels",
+    "head_rehash_rows", "head_rehash_pairs",
 )  # fmt: skip
 """What the first write needs, the slowest to compile first."""
 PLAIN_SELECTOR: Final = (

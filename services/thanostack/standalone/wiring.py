@@ -46,7 +46,8 @@ async def start(settings: StandaloneSettings, process: Process) -> None:
     grace_s = settings.http_grace_period / 1000
     gate = StartGate(querier.pages(), settings.route_prefix, process.probes)
     pages = HTTPServer(gate, http_socket, grace_s=grace_s)
-    writes = HTTPServer(ingestor.write_api(), write_socket, grace_s=grace_s)
+    write_api = ingestor.write_api()
+    writes = HTTPServer(write_api, write_socket, grace_s=grace_s, direct=write_api)
     for name, server in (("http", pages), ("remote-write", writes)):
         process.supervisor.task(name, server.serve())
         process.supervisor.drain(name, server.stop)

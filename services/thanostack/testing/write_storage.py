@@ -43,6 +43,10 @@ class RememberingTSDB:
         else:
             done(result)
 
+    def append_now(self, body: Any, *, version: int = 1) -> WriteResult | None:
+        """Append a body; None if told to answer from elsewhere."""
+        return None if self.answers_elsewhere else self.append_and_wait(body, version=version)
+
     def append_and_wait(self, body: Any, *, version: int = 1) -> WriteResult:
         """Append a body and return what happened."""
         if self.failure is not None:
@@ -50,6 +54,7 @@ class RememberingTSDB:
         self.bodies.append(bytes(body))
         result = WriteResult()
         for labels, samples in _decoded(bytes(body), version):
+            result.series += 1
             stored = self.series.setdefault(labels, {})
             for timestamp, value in samples:
                 self._append_one(stored, timestamp, value, result)

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thanostack.lib.kernels import head_append, head_read, head_series
+from thanostack.lib.kernels import head_append, head_pairs, head_read, head_series
 from thanostack.lib.kernels.head_types import (
     ALIVE,
     CLOSED_TOP,
@@ -19,6 +19,7 @@ from thanostack.lib.model.label_runs import LabelRuns, encode_run
 from thanostack.lib.model.series import CHUNK_DTYPE
 from thanostack.lib.tsdb.head import Head, HeadOptions, IndexRebuild
 from thanostack.testing.reference import head_append as append_reference
+from thanostack.testing.reference import head_pairs as pairs_reference
 from thanostack.testing.reference import head_read as read_reference
 from thanostack.testing.reference import head_series as series_reference
 from thanostack.testing.reference.head_model import HeadModel, pairs_of
@@ -53,8 +54,11 @@ class Both:
         """Call kernel and reference with copies of `out`; return the kernel's outputs."""
         results = []
         for head, modules in (
-            (self.tables, (head_series, head_append, head_read)),
-            (self.model, (series_reference, append_reference, read_reference)),
+            (self.tables, (head_series, head_pairs, head_append, head_read)),
+            (
+                self.model,
+                (series_reference, pairs_reference, append_reference, read_reference),
+            ),
         ):
             call = next(getattr(m, name) for m in modules if hasattr(m, name))
             outs = [column.copy() for column in out]

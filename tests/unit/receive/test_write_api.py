@@ -23,9 +23,10 @@ from thanostack.lib.tenancy.rule import TenantRule
 from thanostack.receive.http_api import WriteAPI, WriteOptions
 from thanostack.receive.metrics import ReceiveMetrics
 from thanostack.receive.request_body import BodyLimits
-from thanostack.receive.service import WriteService
+from thanostack.receive.service import INLINE_BYTES_MAX, WriteService
+from thanostack.runtime.http_common import headers_of
 from thanostack.runtime.probes import Probes
-from thanostack.testing.asgi import call
+from thanostack.testing.asgi import Reply, call
 from thanostack.testing.write_storage import (
     RememberingStorage,
     RememberingTSDB,
@@ -49,6 +50,8 @@ def snappy(body):
 class Ingestor:
     """A write port over a storage that remembers."""
 
+    is_direct = False
+
     def __init__(self, pool, *, split_label="", decoded_max=1 << 20, inflight_max=4 << 20):
         self.registry = CollectorRegistry()
         log = structlog.get_logger()
@@ -69,7 +72,15 @@ class Ingestor:
     async def write(self, body, headers=None, path=PATH):
         block = snappy(body)
         headers = {"Content-Length": str(len(block)), **(headers or {})}
+        if self.is_direct and (reply := self.write_now(block, headers)):
+            return reply
         return await call(self.api, path, headers=headers, parts=[block])
+
+    def write_now(self, block, headers):
+        """Ask as the server does that has read a whole request; None if there is no answer yet."""
+        pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        answer = self.api.answer_now(pairs, block)
+        return answer and Reply(answer.status, dict(headers_of(answer)), answer.body)
 
     def value(self, name, **labels):
         return self.registry.get_sample_value(name, labels)
@@ -81,9 +92,12 @@ def pool():
         yield pool
 
 
-@pytest.fixture
-def ingestor(pool):
-    return Ingestor(pool)
+@pytest.fixture(params=["application", "direct"])
+def ingestor(pool, request):
+    """Every test below holds for both ways that a request can take."""
+    ingestor = Ingestor(pool)
+    ingestor.is_direct = request.param == "direct"
+    return ingestor
 
 
 @pytest.mark.parametrize("path", [PATH, "/api/v1/write"])
@@ -220,6 +234,35 @@ async def test_other_methods_and_pages_are_answered(ingestor):
     reply = await call(ingestor.api, PATH, method="GET")
     assert (reply.status, reply.headers[b"allow"]) == (405, b"OPTIONS, POST")
     assert (await call(ingestor.api, "/other", method="GET")).status == 404
+
+
+def test_an_answer_at_once(pool):
+    """A known tenant's write is answered, counted, and holds nothing afterwards."""
+    ingestor = Ingestor(pool)
+    ingestor.storage.tsdb("default-tenant")
+    reply = ingestor.write_now(snappy(write_request((UP, [(1, 1.0), (2, 2.0)]))), {})
+    assert (reply.status, reply.body) == (200, b"")
+    labels = {"code": "200", "tenant": "default-tenant"}
+    assert (1, 2) == tuple(
+        ingestor.value(f"thanos_receive_write_{name}_sum", **labels)
+        for name in ("timeseries", "samples")
+    )
+    assert ingestor.value("thanostack_receive_inflight_bytes") == 0
+    assert ingestor.write_now(b"\x80\x80", {}).status == 400
+    malformed = ingestor.write_now(snappy(b"\x0a\x05a"), {})
+    assert (400, 0) == (malformed.status, ingestor.value("thanostack_receive_inflight_bytes"))
+
+
+@pytest.mark.parametrize("why", ["unknown tenant", "split label", "large", "busy"])
+def test_no_answer_at_once(pool, why):
+    """Then nothing was stored or counted, and nothing is held: the application does it all."""
+    ingestor = Ingestor(pool, split_label="team" if why == "split label" else "", decoded_max=0)
+    if why != "unknown tenant":
+        ingestor.storage.opened["default-tenant"] = RememberingTSDB(answers_elsewhere=why == "busy")
+    labels = {"x": "a" * (INLINE_BYTES_MAX + 1)} if why == "large" else UP
+    assert ingestor.write_now(snappy(write_request((labels, [(1, 1.0)]))), {}) is None
+    assert not any(tsdb.series for tsdb in ingestor.storage.opened.values())
+    assert ingestor.value("thanostack_receive_inflight_bytes") == 0
 
 
 async def test_storage_may_answer_from_another_thread(ingestor):

@@ -32,6 +32,23 @@ def test_exceptions_belong_to_the_submitter():
     assert queue.run(lambda: 1) == 1
 
 
+def test_run_now():
+    """A job runs at once or not at all; whoever comes meanwhile is served when it is done."""
+    queue, seen = JobQueue(), []
+
+    def job():
+        assert queue.run_now(lambda: seen.append("never")) is None
+        queue.submit(lambda: seen.append("second"), lambda _: None)
+        seen.append("first")
+        return 5
+
+    assert queue.run_now(job) == 5
+    assert ["first", "second"] == seen
+    with pytest.raises(KeyError):
+        queue.run_now(lambda: {}["a"])
+    assert queue.run_now(lambda: 6) == 6
+
+
 def test_a_failing_done_stops_nobody(monkeypatch):
     """A `done` that raises is told to the thread hook; the jobs behind it run all the same."""
     told, seen = [], []

@@ -37,6 +37,7 @@ from thanostack.lib.kernels.wide import (
     copy_bytes,
     crc32c,
     load64,
+    prefetch,
     store64,
     store_be32,
     store_be64,
@@ -49,6 +50,7 @@ STORED, DUPLICATE, OUT_OF_ORDER, OUT_OF_BOUNDS, TOO_FAR, CONFLICT, UNKNOWN, FIRS
 SLABS_FULL, CLOSED_FULL = -1, -2
 SAMPLE_RECORD_BYTES = 30  # Bound: two ten-byte varints and eight bytes; the header takes 17 once.
 _FRAME_MAX = 1200
+AHEAD = 12  # samples whose cache misses overlap
 
 
 @device
@@ -93,8 +95,12 @@ def head_stage(head, rows, offsets, timestamps, values, limits, staged, outcome,
     length = np.int64(0)
     base_ref = np.int64(0)
     base_t = np.int64(0)
-    for s in range(offsets.shape[0] - 1):
+    count = np.int64(offsets.shape[0] - 1)
+    for s in range(count):
         r = rows[s]
+        if s + AHEAD < count:
+            prefetch(head.rows, rows[s + AHEAD])
+            prefetch(head.refs, rows[s + AHEAD])
         for k in range(offsets[s], offsets[s + 1]):
             t = timestamps[k]
             value = values[k]
@@ -289,6 +295,10 @@ def head_apply(head, staged, timestamps, values, first, count, chunk_range):
     Cost: about 31 ns a sample.
     """
     for k in range(first, count):
+        if k + AHEAD < count:
+            row = head.rows[staged[k + AHEAD]]
+            prefetch(head.slabs, row.slab)
+            prefetch(head.slabs, row.slab + SLAB_HEADER + (np.int64(row.position) >> 3))
         status = append_sample(head, staged[k], timestamps[k], values[k], chunk_range)
         if status == CLOSED_FULL:
             return np.int64(k)

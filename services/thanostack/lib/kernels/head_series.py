@@ -1,61 +1,136 @@
-"""The head's series table: find rows by label bytes, create rows, index their label pairs.
+"""The head's series table: find rows by label bytes, create rows, let go of dead ones.
 
-    label run --next-row guess, else XXH64--> table --> row
-    row --> pairs (one record a label pair) --> postings (rows that carry it, as they came)
+    label run --next-row guess, else XXH64--> table --> row --> pairs (`head_pairs`)
 
 A sender repeats its series in the same order, so each row remembers which row followed it:
-comparing bytes with that guess skips hashing. Equality is always decided by bytes, never by a hash.
+comparing bytes with that guess skips hashing. Where the order is lost, runs are looked up many at a
+time, so that their cache misses overlap. Equality is always decided by bytes, never by a hash.
 
 Invariants: a row's key is canonical; a key is in the table once; the table is at most half full.
 """
 
 import numpy as np
 
-from thanostack.lib.kernels._jit import device, kernel, routine
-from thanostack.lib.kernels._types import BYTES, BYTES_OUT, I32_OUT, I64, I64_OUT, U64_OUT, i64
+from thanostack.lib.kernels._jit import device, kernel
+from thanostack.lib.kernels._types import BYTES, I32_OUT, I64, I64_OUT, U64_OUT, i64
 from thanostack.lib.kernels.hashing import xxh64
+from thanostack.lib.kernels.head_pairs import (
+    PAIRS_FULL,
+    POSTINGS_FULL,
+    index_row,
+    label_count,
+    postings_needed,
+)
 from thanostack.lib.kernels.head_types import (
     ALIVE,
-    FREE_POSTINGS,
+    BLOCK,
     FREE_ROW,
     HEAD,
     KEYS_TOP,
-    NEWEST_NAME,
     NEXT_REF,
     PAIR_BYTES_TOP,
     PAIRS,
     POSTINGS_TOP,
     ROWS,
+    SCRATCH,
+    SHARED,
+    WIDTH,
 )
-from thanostack.lib.kernels.varint import read_length
-from thanostack.lib.kernels.wide import copy_bytes, equal_bytes
+from thanostack.lib.kernels.wide import copy_bytes, equal_bytes, prefetch
 
-TABLE_FULL, PAIR_TABLE_FULL, ROWS_FULL, KEYS_FULL, PAIRS_FULL, POSTINGS_FULL = (
-    -1,
-    -2,
-    -3,
-    -4,
-    -5,
-    -6,
-)
+ROWS_FULL, KEYS_FULL = -3, -4
 NEVER = np.int64(-(1 << 63))
+KEY_BYTES_AHEAD = 512
+
+
+@device
+def _row_slot(table, hashed):
+    return np.int64(hashed & np.uint64(0x7FFFFFFF)) & np.int64(table.shape[0] - 1)
+
+
+@device
+def _has_key(head, r, data, start, length):
+    row = head.rows[r]
+    return row.key_bytes == length and equal_bytes(head.keys, row.key, data, start, length)
 
 
 @device
 def _find_row(head, data, start, length, hashed):
     """Return the row whose key equals these bytes, or -1."""
     mask = np.int64(head.table.shape[0] - 1)
-    slot = np.int64(hashed & np.uint64(0x7FFFFFFF)) & mask
-    tag = hashed >> np.uint64(32)
+    slot = _row_slot(head.table, hashed)
     while head.table[slot] != np.uint64(0):
         entry = head.table[slot]
-        if entry >> np.uint64(32) == tag:
+        if entry >> np.uint64(32) == hashed >> np.uint64(32):
             r = np.int64(entry & np.uint64(0xFFFFFFFF)) - 1
-            row = head.rows[r]
-            if row.key_bytes == length and equal_bytes(head.keys, row.key, data, start, length):
-                return np.int64(r)
+            if _has_key(head, r, data, start, length):
+                return r
         slot = (slot + 1) & mask
     return np.int64(-1)
+
+
+@device
+def _tagged_row(table, hashed):
+    """Return the first row that a table has under a hash's tag, or -1."""
+    mask = np.int64(table.shape[0] - 1)
+    slot = _row_slot(table, hashed)
+    while table[slot] != np.uint64(0):
+        entry = table[slot]
+        if entry >> np.uint64(32) == hashed >> np.uint64(32):
+            return np.int64(entry & np.uint64(0xFFFFFFFF)) - 1
+        slot = (slot + 1) & mask
+    return np.int64(-1)
+
+
+@device
+def _prefetch_key(head, r):
+    """Begin to load what a comparison with a row's key reads, its tail perhaps not."""
+    row = head.rows[r]
+    for at in range(row.key, row.key + min(np.int64(row.key_bytes), KEY_BYTES_AHEAD) + 63, 64):
+        prefetch(head.keys, at)
+
+
+@device
+def _find_block(head, data, bounds, first, stop, found):
+    """Find the rows of at most BLOCK runs, each step for all, so that their cache misses overlap.
+
+    A series that nothing predicts takes four misses, one after another: slot, row, key, reference.
+    """
+    for s in range(first, stop):
+        if bounds[2 * s] >= 0:
+            hashed = xxh64(data, bounds[2 * s], bounds[2 * s + 1])
+            head.meta[SCRATCH + s - first] = np.int64(hashed)
+            prefetch(head.table, _row_slot(head.table, hashed))
+    for s in range(first, stop):
+        found[s] = -1
+        if bounds[2 * s] >= 0:
+            found[s] = _tagged_row(head.table, np.uint64(head.meta[SCRATCH + s - first]))
+            prefetch(head.rows, found[s])
+    for s in range(first, stop):
+        if found[s] >= 0:
+            _prefetch_key(head, found[s])
+    for s in range(first, stop):
+        start, length = bounds[2 * s], bounds[2 * s + 1] - bounds[2 * s]
+        if found[s] >= 0 and not _has_key(head, found[s], data, start, length):
+            hashed = np.uint64(head.meta[SCRATCH + s - first])
+            found[s] = _find_row(head, data, start, length, hashed)
+
+
+@device
+def _follow(head, data, bounds, s, count, previous, found):
+    """Find rows as long as each is the one that followed last time; return the first that is not.
+
+    The second number is the row of the run before it.
+    """
+    while s < count and previous >= 0 and bounds[2 * s] >= 0:
+        guess = np.int64(head.rows[previous].next)
+        length = bounds[2 * s + 1] - bounds[2 * s]
+        if guess < 0 or not _has_key(head, guess, data, bounds[2 * s], length):
+            break
+        found[s] = guess
+        previous = guess
+        s += 1
+    return s, previous
 
 
 @kernel(i64(HEAD, BYTES, I64, i64, I64_OUT))
@@ -63,7 +138,7 @@ def head_resolve(head, data, bounds, count, found):
     """Find the rows of label runs.
 
     Args:
-        head: the tables; only the rows' `next` is written.
+        head: the tables; only the rows' `next` is written, and how far to look ahead next time.
         data: uint8[n].
         bounds: int64[2 count]; run s is [bounds[2 s], bounds[2 s + 1]). A negative start is a miss.
         count: of runs.
@@ -72,173 +147,36 @@ def head_resolve(head, data, bounds, count, found):
     Returns:
         The number of misses.
 
-    Cost: about 28 ns a series of ten labels when the order repeats.
+    Cost: about 28 ns a series of ten labels when the order repeats, 150 when there is none.
     """
     previous = np.int64(-1)
     misses = np.int64(0)
-    for s in range(count):
-        start = bounds[2 * s]
-        if start < 0:
-            found[s] = -1
-            misses += 1
-            previous = np.int64(-1)
-            continue
-        length = bounds[2 * s + 1] - start
-        if previous >= 0:
-            guess = np.int64(head.rows[previous].next)
-            if guess >= 0:
-                row = head.rows[guess]
-                if row.key_bytes == length and equal_bytes(head.keys, row.key, data, start, length):
-                    found[s] = guess
-                    previous = guess
-                    continue
-        r = _find_row(head, data, start, length, xxh64(data, start, start + length))
-        found[s] = r
-        if r < 0:
-            misses += 1
-        elif previous >= 0:
-            head.rows[previous].next = np.int32(r)
-        previous = r
+    s = np.int64(0)
+    # Runs that are looked up together: few after a run that was predicted, else ever more.
+    width = max(head.meta[WIDTH], np.int64(1))
+    while s < count:
+        first, previous = _follow(head, data, bounds, s, count, previous, found)
+        width = np.int64(1) if first > s else width
+        s = min(first + width, count)
+        width = min(2 * width, np.int64(BLOCK))
+        _find_block(head, data, bounds, first, s, found)
+        for k in range(first, s):
+            if found[k] < 0:
+                misses += 1
+            elif previous >= 0:
+                head.rows[previous].next = np.int32(found[k])
+            previous = found[k]
+    head.meta[WIDTH] = width
     return misses
 
 
 @device
 def _insert_row(table, hashed, r):
     mask = np.int64(table.shape[0] - 1)
-    slot = np.int64(hashed & np.uint64(0x7FFFFFFF)) & mask
+    slot = _row_slot(table, hashed)
     while table[slot] != np.uint64(0):
         slot = (slot + 1) & mask
     table[slot] = (hashed >> np.uint64(32)) << np.uint64(32) | np.uint64(r + 1)
-
-
-@device
-def _insert_pair(table, hash32, p):
-    mask = np.int64(table.shape[0] - 1)
-    slot = np.int64(hash32) & mask
-    while table[slot] != np.uint64(0):
-        slot = (slot + 1) & mask
-    table[slot] = np.uint64(hash32) << np.uint64(32) | np.uint64(p + 1)
-
-
-@device
-def _find_pair(head, data, start, length, hash32):
-    """Return the record whose bytes equal these, or -1."""
-    mask = np.int64(head.pair_table.shape[0] - 1)
-    slot = np.int64(hash32) & mask
-    while head.pair_table[slot] != np.uint64(0):
-        entry = head.pair_table[slot]
-        if entry >> np.uint64(32) == np.uint64(hash32):
-            p = np.int64(entry & np.uint64(0xFFFFFFFF)) - 1
-            pair = head.pairs[p]
-            if pair.length == length and equal_bytes(
-                head.pair_bytes, pair.start, data, start, length
-            ):
-                return np.int64(p)
-        slot = (slot + 1) & mask
-    return np.int64(-1)
-
-
-@routine
-def _new_pair(head, data, start, length, hash32):
-    """Append a record with a copy of its bytes and return its index, or PAIRS_FULL."""
-    p = head.meta[PAIRS]
-    at = head.meta[PAIR_BYTES_TOP]
-    if p >= head.pairs.shape[0] or at + length > head.pair_bytes.shape[0]:
-        return np.int64(PAIRS_FULL)
-    copy_bytes(data, start, length, head.pair_bytes, at)
-    pair = head.pairs[p]
-    pair.start = at
-    pair.length = np.int32(length)
-    pair.hash = hash32
-    pair.count = np.int32(0)
-    pair.capacity = np.int32(0)
-    pair.postings = np.int64(-1)
-    pair.name = np.int32(-1)
-    pair.next = np.int32(-1)
-    head.meta[PAIRS] = p + 1
-    head.meta[PAIR_BYTES_TOP] = at + length
-    _insert_pair(head.pair_table, hash32, p)
-    return np.int64(p)
-
-
-@routine
-def _name_record(head, data, start, length):
-    """Return the record of a name, `0A n name` at `start`, creating it when new."""
-    hash32 = np.uint32(xxh64(data, start, start + length) & np.uint64(0xFFFFFFFF))
-    p = _find_pair(head, data, start, length, hash32)
-    if p < 0:
-        p = _new_pair(head, data, start, length, hash32)
-        if p >= 0:
-            head.pairs[p].postings = head.meta[NEWEST_NAME]
-            head.meta[NEWEST_NAME] = p
-    return np.int64(p)
-
-
-@routine
-def _append_posting(head, p, r):
-    """Append a row to a pair's list, which doubles when full; False when the arena is."""
-    pair = head.pairs[p]
-    count = np.int64(pair.count)
-    if count == pair.capacity:
-        power = np.int64(1)
-        while np.int64(1) << power <= count:
-            power += 1
-        size = np.int64(1) << power
-        at = head.meta[FREE_POSTINGS + power] - 1
-        if at >= 0:
-            head.meta[FREE_POSTINGS + power] = head.postings[at]
-        else:
-            at = head.meta[POSTINGS_TOP]
-            if at + size > head.postings.shape[0]:
-                return False
-            head.meta[POSTINGS_TOP] = at + size
-        for k in range(count):
-            head.postings[at + k] = head.postings[pair.postings + k]
-        if pair.capacity > 0:
-            old = power - 1
-            head.postings[pair.postings] = np.int32(head.meta[FREE_POSTINGS + old])
-            head.meta[FREE_POSTINGS + old] = pair.postings + 1
-        pair.postings = at
-        pair.capacity = np.int32(size)
-    head.postings[pair.postings + count] = np.int32(r)
-    pair.count = np.int32(count + 1)
-    return True
-
-
-@routine
-def _index_row(head, keys, start, stop, r):
-    """Add a row to the postings of each pair of its run; 0, or PAIRS_FULL or POSTINGS_FULL."""
-    i = start
-    while i < stop:
-        length, inner = read_length(keys, i + 1, stop)
-        hash32 = np.uint32(xxh64(keys, inner, inner + length) & np.uint64(0xFFFFFFFF))
-        p = _find_pair(head, keys, inner, length, hash32)
-        if p < 0:
-            size, name = read_length(keys, inner + 1, stop)
-            owner = _name_record(head, keys, inner, name + size - inner)
-            if owner < 0:
-                return np.int64(PAIRS_FULL)
-            p = _new_pair(head, keys, inner, length, hash32)
-            if p < 0:
-                return np.int64(PAIRS_FULL)
-            head.pairs[p].name = np.int32(owner)
-            head.pairs[p].next = head.pairs[owner].next
-            head.pairs[owner].next = np.int32(p)
-        if not _append_posting(head, p, r):
-            return np.int64(POSTINGS_FULL)
-        i = inner + length
-    return np.int64(0)
-
-
-@device
-def _label_count(data, start, stop):
-    count = np.int64(0)
-    i = start
-    while i < stop:
-        length, inner = read_length(data, i + 1, stop)
-        i = inner + length
-        count += 1
-    return count
 
 
 @device
@@ -274,23 +212,6 @@ def _init_row(row, key, length):
 
 
 @device
-def _postings_needed(head, data, start, stop):
-    """Return the items that the lists of a run's pairs may take from the arena for one more row."""
-    needed = np.int64(0)
-    i = start
-    while i < stop:
-        length, inner = read_length(data, i + 1, stop)
-        hash32 = np.uint32(xxh64(data, inner, inner + length) & np.uint64(0xFFFFFFFF))
-        p = _find_pair(head, data, inner, length, hash32)
-        if p < 0:
-            needed += 2
-        elif head.pairs[p].count == head.pairs[p].capacity:
-            needed += 2 * np.int64(head.pairs[p].count) + 2
-        i = inner + length
-    return needed
-
-
-@device
 def _room(head, data, start, stop, labels):
     """Return 0 when a new series surely fits, else what is full: none may be made by halves."""
     length = stop - start
@@ -306,9 +227,19 @@ def _room(head, data, start, stop, labels):
     # Bound: no list is longer than there are series, and it doubles when full.
     left = head.postings.shape[0] - head.meta[POSTINGS_TOP]
     if labels * 2 * (head.meta[ALIVE] + 1) > left:
-        if _postings_needed(head, data, start, stop) > left:
+        if postings_needed(head, data, start, stop) > left:
             return np.int64(POSTINGS_FULL)
     return np.int64(0)
+
+
+@device
+def _hash_ahead(head, data, bounds, s, count):
+    """Return the hash of run s and begin to load its slot; 0 where there is no run."""
+    if s >= count or bounds[2 * s] < 0:
+        return np.uint64(0)
+    hashed = xxh64(data, bounds[2 * s], bounds[2 * s + 1])
+    prefetch(head.table, _row_slot(head.table, hashed))
+    return hashed
 
 
 @kernel(i64(HEAD, BYTES, I64, i64, i64, U64_OUT, I64_OUT, I64_OUT))
@@ -332,18 +263,21 @@ def head_create(head, data, bounds, first, count, refs, rows, created):
 
     Cost: below 3 µs a new series of ten labels.
     """
+    head.meta[SHARED] = 0
+    hashed = _hash_ahead(head, data, bounds, first, count)
     for s in range(first, count):
+        own = hashed
+        hashed = _hash_ahead(head, data, bounds, s + 1, count)
         start = bounds[2 * s]
         if start < 0:
             continue
         stop = bounds[2 * s + 1]
-        hashed = xxh64(data, start, stop)
-        r = _find_row(head, data, start, stop - start, hashed)
+        r = _find_row(head, data, start, stop - start, own)
         ref = np.int64(refs[s])
         if r < 0:
             if 2 * (head.meta[ROWS] + 1) > head.table.shape[0]:
                 return np.int64(s)
-            labels = _label_count(data, start, stop)
+            labels = label_count(data, start, stop)
             if 2 * (head.meta[PAIRS] + 2 * labels) > head.pair_table.shape[0]:
                 return np.int64(s)
             status = _room(head, data, start, stop, labels)
@@ -358,8 +292,12 @@ def head_create(head, data, bounds, first, count, refs, rows, created):
                 ref = head.meta[NEXT_REF]
             head.refs[r] = ref
             head.tails[r] = np.int32(-1)
-            _insert_row(head.table, hashed, r)
-            _index_row(head, head.keys, at, at + stop - start, r)
+            _insert_row(head.table, own, r)
+            index_row(head, head.keys, at, at + stop - start, r)
+            if s > 0 and rows[s - 1] >= 0:
+                head.rows[rows[s - 1]].next = np.int32(r)
+            if s + 1 < count and rows[s + 1] >= 0:
+                head.rows[r].next = np.int32(rows[s + 1])
             head.meta[ALIVE] += 1
             created[0] += 1
             created[created[0]] = s
@@ -378,57 +316,6 @@ def head_rehash_rows(head, table):
         if row.key_bytes >= 0:
             _insert_row(table, xxh64(head.keys, row.key, row.key + row.key_bytes), np.int64(r))
             count += 1
-    return count
-
-
-@kernel(i64(HEAD, U64_OUT))
-def head_rehash_pairs(head, table):
-    """Fill a new, empty pair table from the records; return how many there are."""
-    for p in range(head.meta[PAIRS]):
-        _insert_pair(table, head.pairs[p].hash, np.int64(p))
-    return head.meta[PAIRS]
-
-
-@kernel(i64(HEAD, BYTES))
-def head_find_pair(head, pair):
-    """Return the record of a label pair (0A n name 12 v value) or name (0A n name), or -1."""
-    length = np.int64(pair.shape[0])
-    hash32 = np.uint32(xxh64(pair, np.int64(0), length) & np.uint64(0xFFFFFFFF))
-    return _find_pair(head, pair, np.int64(0), length, hash32)
-
-
-@kernel(i64(HEAD, i64, i64))
-def head_next_pair(head, kind, index):
-    """Walk the record lists: kind 0 gives the newest name, 1 the name before, 2 the pair before.
-
-    Args:
-        head: the tables.
-        kind: 0, 1 or 2.
-        index: a record; ignored for kind 0.
-
-    Returns:
-        A record, or -1 at the end.
-    """
-    if kind == 0:
-        return head.meta[NEWEST_NAME]
-    if kind == 1:
-        return head.pairs[index].postings
-    return np.int64(head.pairs[index].next)
-
-
-@kernel(i64(HEAD, i64, I64_OUT))
-def head_name_pairs(head, name, out):
-    """Write the pair records of a name record, newest first; return their number.
-
-    The number may exceed the room in `out`: call again with more.
-    """
-    count = np.int64(0)
-    p = np.int64(head.pairs[name].next)
-    while p >= 0:
-        if count < out.shape[0]:
-            out[count] = p
-        count += 1
-        p = np.int64(head.pairs[p].next)
     return count
 
 
@@ -459,6 +346,7 @@ def head_reindex(head, fresh, first, stop, keys):
     Returns:
         `stop`; or a smaller row where a fresh hash table has to grow; or a negative status.
     """
+    fresh.meta[SHARED] = 0
     for r in range(first, stop):
         row = head.rows[r]
         if row.key_bytes < 0 or keys[r] >= 0 or (head.tails[r] < 0 and row.count == 0):
@@ -466,7 +354,7 @@ def head_reindex(head, fresh, first, stop, keys):
         start, length = row.key, np.int64(row.key_bytes)
         if 2 * (fresh.meta[ALIVE] + 1) > fresh.table.shape[0]:
             return np.int64(r)
-        labels = _label_count(head.keys, start, start + length)
+        labels = label_count(head.keys, start, start + length)
         if 2 * (fresh.meta[PAIRS] + 2 * labels) > fresh.pair_table.shape[0]:
             return np.int64(r)
         at = fresh.meta[KEYS_TOP]
@@ -475,7 +363,7 @@ def head_reindex(head, fresh, first, stop, keys):
         copy_bytes(head.keys, start, length, fresh.keys, at)
         fresh.meta[KEYS_TOP] = at + length
         _insert_row(fresh.table, xxh64(fresh.keys, at, at + length), np.int64(r))
-        status = _index_row(fresh, fresh.keys, at, at + length, np.int64(r))
+        status = index_row(fresh, fresh.keys, at, at + length, np.int64(r))
         if status < 0:
             return status
         fresh.meta[ALIVE] += 1
@@ -509,30 +397,3 @@ def head_swap_index(head, keys, dropped):
         row.next = np.int32(head.meta[FREE_ROW])
         head.meta[FREE_ROW] = np.int64(r) + 1
     return count
-
-
-@kernel(i64(HEAD, I64, I64_OUT, BYTES_OUT))
-def head_pair_values(head, records, offsets, out):
-    """Copy the value parts of pair records.
-
-    Args:
-        head: the tables.
-        records: int64[n]; pairs, not names.
-        offsets: int64[n + 1], written; always complete.
-        out: uint8[m], written.
-
-    Returns:
-        The bytes needed; nothing useful is in `out` when that is more than m.
-    """
-    at = np.int64(0)
-    offsets[0] = 0
-    for k in range(records.shape[0]):
-        pair = head.pairs[records[k]]
-        stop = pair.start + np.int64(pair.length)
-        size, name = read_length(head.pair_bytes, pair.start + 1, stop)
-        length, value = read_length(head.pair_bytes, name + size + 1, stop)
-        if at + length <= out.shape[0]:
-            copy_bytes(head.pair_bytes, value, length, out, at)
-        at += length
-        offsets[k + 1] = at
-    return at

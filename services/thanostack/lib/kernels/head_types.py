@@ -67,10 +67,13 @@ PAIR_DTYPE = np.dtype(
 ROWS, KEYS_TOP, SLABS_TOP, CHUNKS, CLOSED_TOP, PAIRS, PAIR_BYTES_TOP, POSTINGS_TOP, NEWEST_NAME = (
     range(9)
 )
-NEXT_REF, MAX_T, MIN_T, FREE_ROW, EPOCH, ALIVE = range(9, 15)
+NEXT_REF, MAX_T, MIN_T, FREE_ROW, EPOCH, ALIVE, WIDTH = range(9, 16)
 FREE_SLAB = 16  # one list head a slab class, offset + 1
 FREE_POSTINGS = 32  # one list head a power of two, offset + 1
-META_SIZE = 64
+SHARED = 19
+SCRATCH = 64  # what a kernel notes for its own call: BLOCK numbers, or twice half as many
+BLOCK = 64
+META_SIZE = SCRATCH + BLOCK
 
 SLAB_HEADER = 16
 # Series fill their chunks in step, so a class that all of them outgrow stays touched and empty: few

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thanostack.lib.foundation.errors import LimitExceeded, Unavailable
-from thanostack.lib.kernels import head_append, head_read, head_series, label_canonical
+from thanostack.lib.kernels import head_append, head_pairs, head_read, head_series, label_canonical
 from thanostack.lib.kernels.head_types import (
     ALIVE,
     CHUNKS,
@@ -55,6 +55,7 @@ _FRAME_BYTES = 1200
 _FRAMES_KEPT = 1 << 20
 _LARGE_TABLE = 1 << 16  # slots; smaller heads fit into the caches
 _CANONICAL_KEPT = 4 << 20  # beyond that, one large request would hold memory for good
+_SLABS_OF_ALL_CLASSES = int(SLAB_BYTES.sum())
 _REQUEST_SERIES = 1 << 16  # room for the slabs that one request might need beside all others
 
 
@@ -133,7 +134,7 @@ class Head:
             rows=reserve(ROW_DTYPE, n),
             refs=reserve(np.int64, n),
             tails=reserve(np.int32, n),
-            slabs=reserve(np.uint8, (n + _REQUEST_SERIES) * int(SLAB_BYTES.sum())),
+            slabs=reserve(np.uint8, (n + _REQUEST_SERIES) * _SLABS_OF_ALL_CLASSES),
             chunks=reserve(CLOSED_DTYPE, n * 8),
             closed=reserve(np.uint8, 1 << 30),
             **_index_tables(n, meta),
@@ -264,15 +265,14 @@ class Head:
 
     def _check_room(self, columns: WriteColumns) -> None:
         """Make sure that `apply` cannot fail half-way: samples are logged by then."""
-        tables, meta = self.tables, self.tables.meta.tolist()
+        tables, meta = self.tables, self.tables.meta
         # Bound: each series closes its open chunk at most once at full size; later ones are small.
         frames = columns.count * _FRAME_BYTES + columns.samples * 96
         if meta[CLOSED_TOP] + frames + _FRAME_BYTES > len(tables.closed):
             self.flush_closed()
-            meta = tables.meta.tolist()
         if meta[CLOSED_TOP] + frames + _FRAME_BYTES > len(tables.closed):
             raise LimitExceeded("series_limit", len(tables.closed) // 1300, columns.count)
-        slabs = columns.count * int(SLAB_BYTES.sum())
+        slabs = columns.count * _SLABS_OF_ALL_CLASSES
         if meta[SLABS_TOP] + slabs > len(tables.slabs):
             raise Unavailable("the head has no room for more open chunks")
         if meta[CHUNKS] + columns.samples > len(tables.chunks):
@@ -323,7 +323,7 @@ class Head:
         Args:
             pair: `0A n name 12 v value`.
         """
-        index = head_series.head_find_pair(self.tables, np.frombuffer(pair, np.uint8))
+        index = head_pairs.head_find_pair(self.tables, np.frombuffer(pair, np.uint8))
         if index < 0:
             return np.zeros(0, np.int32)
         record = self.tables.pairs[index]
@@ -333,20 +333,20 @@ class Head:
 
     def names(self) -> list[bytes]:
         """Return all label names, unsorted."""
-        names, index = [], head_series.head_next_pair(self.tables, 0, 0)
+        names, index = [], head_pairs.head_next_pair(self.tables, 0, 0)
         while index >= 0:
             names.append(_field(self._pair_bytes(index)))
-            index = head_series.head_next_pair(self.tables, 1, index)
+            index = head_pairs.head_next_pair(self.tables, 1, index)
         return names
 
     def pairs_of(self, name: bytes) -> Int64Array:
         """Return the records of the pairs of one label name, newest first."""
         wanted = b"\x0a" + uvarint(len(name)) + name
-        index = head_series.head_find_pair(self.tables, np.frombuffer(wanted, np.uint8))
+        index = head_pairs.head_find_pair(self.tables, np.frombuffer(wanted, np.uint8))
         if index < 0:
             return np.zeros(0, np.int64)
         out = np.empty(1024, np.int64)
-        while (n := head_series.head_name_pairs(self.tables, index, out)) > len(out):
+        while (n := head_pairs.head_name_pairs(self.tables, index, out)) > len(out):
             out = np.empty(n, np.int64)
         return out[:n]
 
@@ -354,7 +354,7 @@ class Head:
         """Return the values of pairs, copied to one buffer, and int64[n + 1] offsets into it."""
         offsets = np.empty(len(records) + 1, np.int64)
         out = np.empty(64 * len(records), np.uint8)
-        while (need := head_series.head_pair_values(self.tables, records, offsets, out)) > len(out):
+        while (need := head_pairs.head_pair_values(self.tables, records, offsets, out)) > len(out):
             out = np.empty(need, np.uint8)
         return out, offsets
 
@@ -445,6 +445,8 @@ class IndexRebuild:
         # Bound: rows may quadruple while the rebuild goes on; `finish` refuses beyond that.
         size = _power_of_two(8 * (int(head.tables.meta[ROWS]) + 1024))
         self._fresh = self._fresh._replace(table=np.zeros(size, np.uint64))
+        if len(head.tables.table) > _LARGE_TABLE:
+            prefer_huge_pages(self._fresh.keys)
         self._keys = reserve(np.int64, head.options.series_max)
         self._keys_seen = 0
         self._next = 0
@@ -511,7 +513,7 @@ def _grow_pair_table(tables: HeadTables) -> HeadTables:
     # At least twice as large: a logged series may have any number of labels.
     size = max(4 * (int(tables.meta[PAIRS]) + 2 * LABELS_MAX), 2 * len(tables.pair_table))
     table = np.zeros(_power_of_two(size), np.uint64)
-    head_series.head_rehash_pairs(tables, table)
+    head_pairs.head_rehash_pairs(tables, table)
     return tables._replace(pair_table=table)
 
 

@@ -42,10 +42,28 @@ class JobQueue:
     def submit(self, job: Job, done: Done) -> None:
         """Queue a job; `done` gets its result, or the exception that it raised, from any thread."""
         self._jobs.append((job, done))
+        self._help(done)
+
+    def run_now(self, job: Callable[[], T]) -> T | None:
+        """Run a job at once and return its result, or raise its exception; None if others wait.
+
+        Then nothing was done. For jobs that never return None.
+        """
+        if self._jobs or not self._working.acquire(blocking=False):
+            return None
+        try:
+            return job()
+        finally:
+            self._working.release()
+            # Who came meanwhile found someone working, and left.
+            self._help(None)
+
+    def _help(self, own: Done | None) -> None:
+        """Work the queue off, for others not beyond the patience, unless someone else does."""
         # After the release another look is needed: a job may have come between the last pop and it.
         while self._jobs and self._working.acquire(blocking=False):
             try:
-                is_empty = self._work(done, time.monotonic() + PATIENCE_S)
+                is_empty = self._work(own, time.monotonic() + PATIENCE_S)
             finally:
                 self._working.release()
             if not is_empty:

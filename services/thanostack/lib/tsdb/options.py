@@ -71,6 +71,7 @@ class WriteResult:
         rejected: reason -> samples refused (for `invalid_labels` and `histogram`: entries).
         example: one refused series with its reason, "" if none.
         exemplars, histograms: entries seen; neither is stored yet.
+        series: in the request.
     """
 
     samples: int = 0
@@ -81,6 +82,7 @@ class WriteResult:
     example: str = ""
     exemplars: int = 0
     histograms: int = 0
+    series: int = 0
 
 
 @dataclass(slots=True)

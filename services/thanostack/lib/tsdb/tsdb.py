@@ -159,6 +159,15 @@ class TSDB:
 
         self.jobs.submit(lambda: self._write(columns, data, version), finished)
 
+    def append_now(self, body: Uint8Array, *, version: int = 1) -> WriteResult | None:
+        """Store the samples of a request; None, and nothing done, if other jobs are in the way."""
+        columns = _POOL.take()
+        try:
+            columns.scan(body, version)
+            return self.jobs.run_now(lambda: self._write(columns, body, version))
+        finally:
+            _POOL.give_back(columns)
+
     def append_and_wait(self, body: Uint8Array | bytes, *, version: int = 1) -> WriteResult:
         """Store the samples of a request and return what became of them; see `append`."""
         finished = threading.Event()
@@ -195,7 +204,7 @@ class TSDB:
         head.apply(columns, int(outcome[head_append.STORED]))
         if head.pending_bytes > _PENDING_FLUSH:
             self._try_flush()
-        return self._result(columns, outcome, statuses, created)
+        return self._result(columns, outcome.tolist(), statuses, created)
 
     def _forgive_duplicates(
         self, columns: WriteColumns, outcome: Int64Array, earliest: int, body: Uint8Array,
@@ -232,19 +241,20 @@ class TSDB:
         return self.last_append_ms + ahead if ahead else (1 << 63) - 1
 
     def _result(
-        self, columns: WriteColumns, outcome: Int64Array, statuses: Int64Array, created: int
+        self, columns: WriteColumns, outcome: list[int], statuses: Int64Array, created: int
     ) -> WriteResult:
         result = WriteResult(
             samples=columns.samples,
-            stored=int(outcome[head_append.STORED]),
-            duplicates=int(outcome[head_append.DUPLICATE]),
+            stored=outcome[head_append.STORED],
+            duplicates=outcome[head_append.DUPLICATE],
             series_created=created,
             exemplars=columns.exemplars,
             histograms=columns.histograms,
+            series=columns.count,
         )
         for verdict, reason in _REASONS.items():
             if outcome[verdict]:
-                result.rejected[reason] = int(outcome[verdict])
+                result.rejected[reason] = outcome[verdict]
         if columns.histograms:
             result.rejected["histogram"] = columns.histograms
             result.example = "native histograms are not stored yet"
@@ -256,9 +266,9 @@ class TSDB:
         self._count(result, outcome)
         return result
 
-    def _example(self, columns: WriteColumns, outcome: Int64Array, statuses: Int64Array) -> str:
+    def _example(self, columns: WriteColumns, outcome: list[int], statuses: Int64Array) -> str:
         """Return one refused series with its reason."""
-        s = int(outcome[head_append.FIRST_REJECTED])
+        s = outcome[head_append.FIRST_REJECTED]
         if s < 0 and len(statuses) and statuses.any():
             s = int(np.flatnonzero(statuses)[0])
         if s < 0:
@@ -272,14 +282,14 @@ class TSDB:
         pairs = ", ".join(f'{name}="{value}"' for name, value in labels.items())
         return f"{reason.replace('_', ' ')}: {{{pairs}}}"
 
-    def _count(self, result: WriteResult, outcome: Int64Array) -> None:
+    def _count(self, result: WriteResult, outcome: list[int]) -> None:
         counters = self.counters
         counters.samples_appended += result.stored
         counters.head_series_created += result.series_created
-        counters.out_of_order_samples += int(outcome[head_append.OUT_OF_ORDER])
-        counters.out_of_bound_samples += int(outcome[head_append.OUT_OF_BOUNDS])
-        counters.too_far_in_future_samples += int(outcome[head_append.TOO_FAR])
-        counters.duplicate_conflicts += int(outcome[head_append.CONFLICT])
+        counters.out_of_order_samples += outcome[head_append.OUT_OF_ORDER]
+        counters.out_of_bound_samples += outcome[head_append.OUT_OF_BOUNDS]
+        counters.too_far_in_future_samples += outcome[head_append.TOO_FAR]
+        counters.duplicate_conflicts += outcome[head_append.CONFLICT]
 
     # --- reading ---------------------------------------------------------------------------
 

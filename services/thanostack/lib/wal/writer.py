@@ -271,7 +271,8 @@ class WALWriter:
             )
             flag = ZSTD_FLAG
         else:
-            need = cramjam.snappy.compress_raw_max_len(record.data)
+            # Source: snappy's bound for what does not compress.
+            need = 32 + len(record) + len(record) // 6
             if need > len(self._scratch):
                 self._scratch = _grown(self._scratch, 0, need)
             size = cramjam.snappy.compress_raw_into(record.data, self._scratch.data)

@@ -1,0 +1,144 @@
+"""Requests that are answered as they are read: no task, no events, one write.
+
+    headers ──POST to a direct path──> wait for the body ──whole, small──> answer_now ──> response
+                  │ else                   │ large, or slow                   │ None
+                  └────────────────────────┴──────> the ASGI application <────┘
+
+A write takes a tenth of a millisecond; a task with its events and messages takes as much again.
+What is not plain goes to the application, which also has the rules for large and slow bodies.
+
+Bound: a body that no task has yet is at most what one read brings beyond WHOLE_BYTES_MAX, which is
+as much as uvicorn itself reads ahead.
+"""
+
+from __future__ import annotations
+
+from asyncio import TimerHandle
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from thanostack.runtime.http_common import Answer, headers_of
+
+WHOLE_BYTES_MAX: Final = 64 << 10
+PATIENCE_S: Final = 1.0
+Header = tuple[bytes, bytes]
+
+
+class Direct(Protocol):
+    """What can answer at once.
+
+    Args:
+        direct_paths: where it is asked, as they stand in the request line.
+    """
+
+    direct_paths: frozenset[bytes]
+
+    def answer_now(self, headers: Sequence[Header], body: bytes) -> Answer | None:
+        """Return the answer to a POST, or None if the application has to find it; never raises.
+
+        Args:
+            headers: names in lower case.
+            body: all of it.
+        """
+
+
+class DirectProtocol(HttpToolsProtocol):
+    """One connection.
+
+    Args:
+        direct: asked first.
+        arguments: of uvicorn.
+    """
+
+    def __init__(self, direct: Direct, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._direct = direct
+        self._parts: list[bytes] | None = None
+        self._held = 0
+        self._patience: TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Take what was read; a request that is not whole by then waits, but not long."""
+        super().data_received(data)
+        if self._parts is None:
+            return
+        if self.transport.is_closing():
+            self._let_go()
+        elif self._held > WHOLE_BYTES_MAX:
+            self._hand_over()
+        elif self._patience is None:
+            self._patience = self.loop.call_later(PATIENCE_S, self._hand_over)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget what had arrived."""
+        self._let_go()
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Let a request that has begun end, as uvicorn does."""
+        if self._parts is not None:
+            self._hand_over()
+        super().shutdown()
+
+    def on_headers_complete(self) -> None:
+        """Keep a plain POST back until its body is there."""
+        if self._is_plain():
+            self._parts, self._held = [], 0
+        else:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a part of the body."""
+        if self._parts is None:
+            super().on_body(body)
+        else:
+            self._parts.append(body)
+            self._held += len(body)
+
+    def on_message_complete(self) -> None:
+        """Answer."""
+        if self._parts is not None:
+            answer = self._direct.answer_now(self.headers, b"".join(self._parts))
+            if answer is not None:
+                self._let_go()
+                self.transport.write(self._encoded(answer))
+                self.on_response_complete()
+                return
+            self._hand_over()
+        super().on_message_complete()
+
+    def _is_plain(self) -> bool:
+        parser = self.parser
+        return (
+            self.url in self._direct.direct_paths
+            and parser.get_method() == b"POST"
+            and parser.get_http_version() == "1.1"
+            and parser.should_keep_alive()
+            and not parser.should_upgrade()
+            and not self.expect_100_continue
+            # Requests of one connection are answered in order.
+            and (self.cycle is None or self.cycle.response_complete)  # type: ignore[redundant-expr]
+            and not self.flow.write_paused
+        )
+
+    def _hand_over(self) -> None:
+        """Give the request to the application, with what has arrived of its body."""
+        parts = self._let_go()
+        super().on_headers_complete()
+        for part in parts:
+            super().on_body(part)
+
+    def _let_go(self) -> list[bytes]:
+        parts, self._parts = self._parts or [], None
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        return parts
+
+    def _encoded(self, answer: Answer) -> bytes:
+        lines = [STATUS_LINE[answer.status]]
+        for name, value in (*self.server_state.default_headers, *headers_of(answer)):
+            lines += [name, b": ", value, b"\r\n"]
+        return b"".join((*lines, b"\r\n", answer.body))
