@@ -96,10 +96,6 @@ class GrpcOptions:
         assert 0 < self.message_bytes_max <= self.requests_bytes_max
 
 
-def _ignore(_: FinishedCall) -> None:
-    pass
-
-
 class GrpcServer:
     """A gRPC server with Thanos's manners.
 
@@ -111,7 +107,7 @@ class GrpcServer:
         handlers: by full method name, such as `/thanos.Store/Series`.
         log: told about exceptions that are bugs.
         options: bounds and times.
-        observe: told about every call that ended; from any thread.
+        observer: told about every call, from any thread.
         tls: server context; None for plain text.
 
     Raises:
@@ -125,14 +121,14 @@ class GrpcServer:
         *,
         log: Logger,
         options: GrpcOptions | None = None,
-        observe: Observer = _ignore,
+        observer: Observer | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._bound = listen(address, "grpc-address") if isinstance(address, str) else address
         self._port = port_of(self._bound)
         self._handlers, self._log, self._tls = dict(handlers), log, tls
         self._options = options or GrpcOptions()
-        self._observe = observe
+        self._observer = observer or Observer()
         self._health = GrpcHealth()
         self._folder: Path | None = None
         self._front: Front | None = None
@@ -164,7 +160,7 @@ class GrpcServer:
             handlers={**self._handlers, HEALTH_CHECK: Unary(self._health.check, inline=True)},
             pool=self._pool,
             budget=ByteBudget(options.requests_bytes_max),
-            observe=self._observe,
+            observer=self._observer,
             report=self._report,
             message_bytes_max=options.message_bytes_max,
             connection_age_s=options.connection_age_s,
@@ -230,6 +226,7 @@ class GrpcServer:
     def _wrap_unary(self, name: str, handler: Unary) -> Callable[[bytes, Any], bytes]:
         def answer(request: bytes, servicer: grpc.ServicerContext) -> bytes:
             context, started = self._context(servicer), time.monotonic()
+            self._observer.started(name, is_stream=False)
             try:
                 body = handler.handle(request, context)
             except Exception as error:  # whatever a handler raises is an answer
@@ -246,6 +243,7 @@ class GrpcServer:
     ) -> Callable[[bytes, Any], Iterator[bytes]]:
         def answer(request: bytes, servicer: grpc.ServicerContext) -> Iterator[bytes]:
             context, started = self._context(servicer), time.monotonic()
+            self._observer.started(name, is_stream=True)
             code = GrpcCode.CANCELLED  # unless it comes to an end
             try:
                 yield from handler.handle(request, context)
@@ -289,7 +287,7 @@ class GrpcServer:
         return context
 
     def _finished(self, name: str, code: GrpcCode, started: float, *, is_stream: bool) -> None:
-        self._observe(FinishedCall(name, is_stream, code, time.monotonic() - started))
+        self._observer.ended(FinishedCall(name, is_stream, code, time.monotonic() - started))
 
     def _report(self, name: str, error: BaseException) -> None:
         self._log.error("a gRPC method hit a bug", method=name, err=error, exc_info=error)
