@@ -56,7 +56,7 @@ from thanostack.runtime.logs import Logger
 
 # Clients of Thanos ping every 10 s. Go's timers and the network make that a little less at times,
 # and grpcio cuts a client off at the third ping that comes too early.
-_PING_INTERVAL_MS: Final = 9_000
+PING_INTERVAL_S: Final = 9.0
 _FOREVER_S: Final = 1e9
 _STATUS_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 _MODULE_OF_SERVICE: Final = {
@@ -82,6 +82,7 @@ class GrpcOptions:
         requests_bytes_max: of all requests at once that our own HTTP/2 side holds.
         connection_age_s: after which a client is asked to connect again, so that it sees new
             addresses; 0 for never. `--grpc-server-max-connection-age`.
+        ping_interval_s: clients that ping more often, and get no data, are cut off.
         front: bounds for connections that have not asked for anything yet.
     """
 
@@ -89,6 +90,7 @@ class GrpcOptions:
     message_bytes_max: int = MESSAGE_BYTES_MAX
     requests_bytes_max: int = 1 << 30
     connection_age_s: float = 3600.0
+    ping_interval_s: float = PING_INTERVAL_S
     front: FrontLimits = field(default_factory=FrontLimits)
 
     def __post_init__(self) -> None:
@@ -307,7 +309,9 @@ def _channel_options(options: GrpcOptions) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", options.message_bytes_max),
         ("grpc.max_concurrent_streams", 1000),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", _PING_INTERVAL_MS),
+        # Without "recv", unlike the constant's name: grpcio ignores a name that it does not know,
+        # and then allows one ping in five minutes.
+        ("grpc.http2.min_ping_interval_without_data_ms", int(options.ping_interval_s * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),
         *([("grpc.max_connection_age_ms", age_ms)] if age_ms else []),
     ]

@@ -29,6 +29,7 @@ from thanostack.runtime.grpc_call import (
     Unary,
 )
 from thanostack.runtime.grpc_server import GrpcOptions, GrpcServer
+from thanostack.testing.h2_client import H2Client
 
 ECHO = "/thanos.Store/LabelNames"
 FAIL = "/thanos.Store/LabelValues"
@@ -139,6 +140,25 @@ async def test_unary(server: GrpcServer, compression: Any, size: int) -> None:
     body = bytes(range(256)) * (size // 256) + b"tail"[: size % 256]
     assert await ask(server, partial(_echo, body=body, compression=compression)) == body
     assert server.n_connections["ours"] == 0
+
+
+@pytest.mark.parametrize(("allowed_s", "code"), [(0.01, None), (60, 11)])
+async def test_clients_may_ping_as_often_as_said(
+    service: Service, allowed_s: float, code: int | None
+) -> None:
+    """Four times without a call between; who pings more often than allowed is sent away."""
+    server = await served(service, GrpcOptions(threads=2, ping_interval_s=allowed_s))
+    try:
+        async with H2Client(server.port) as client:
+            await client.call(ECHO, b"", encoding=None)
+            for _ in range(4):
+                client.h2.ping(b"thanos10")
+                client.flush()
+                await asyncio.sleep(0.1)
+            await eventually(lambda: client.pongs == 4 or client.closed.is_set())
+            assert client.goaway_code == code
+    finally:
+        await server.stop(0)
 
 
 async def test_context(server: GrpcServer, service: Service) -> None:
