@@ -9,7 +9,7 @@ export PYTHONSAFEPATH := 1
 unexport PYTHONPATH
 CODE := services tests proto
 
-.PHONY: help install demo test check format interop bench soak lock proto docs kernels clean
+.PHONY: help install demo test checked check format interop bench soak lock proto docs kernels clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -31,6 +31,11 @@ demo: $(STAMP) ## Run everything in one process, with two replicas that have gap
 
 test: kernels ## Hermetic tests: needs nothing but Python packages
 	$(BIN)/python -m pytest tests/tidy tests/unit tests/property tests/conformance tests/integration tests/simulation $(PYTEST)
+	$(MAKE) checked
+
+checked: $(STAMP) ## The property suites once more, with every access of a kernel bounds-checked
+	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m thanostack.runtime.kernel_pool
+	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest tests/property $(PYTEST)
 
 check: $(STAMP) ## Format, lint, types, architecture
 	$(BIN)/ruff format --check $(CODE)

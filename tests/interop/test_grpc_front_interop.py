@@ -18,7 +18,13 @@ import structlog
 
 from thanostack.lib.foundation.errors import ConflictingSample
 from thanostack.lib.pb import info_pb2, prometheus_remote_pb2, store_pb2
-from thanostack.runtime.grpc_call import CallContext, FinishedCall, ServerStream, Unary
+from thanostack.runtime.grpc_call import (
+    CallContext,
+    FinishedCall,
+    Observer,
+    ServerStream,
+    Unary,
+)
 from thanostack.runtime.grpc_server import GrpcServer
 from thanostack.testing.processes import free_port, peer_program
 
@@ -31,13 +37,16 @@ def thanos() -> Path:
     return peer_program("thanos")
 
 
-class Recorder:
+class Recorder(Observer):
     """Our ingestor, as far as a router and a querier can tell."""
 
     def __init__(self) -> None:
         self.writes: list[store_pb2.WriteRequest] = []
         self.calls: list[FinishedCall] = []
         self.conflicts = False
+
+    def ended(self, call: FinishedCall) -> None:
+        self.calls.append(call)
 
     def remote_write(self, request: bytes, _: CallContext) -> bytes:
         self.writes.append(store_pb2.WriteRequest.FromString(request))
@@ -74,7 +83,7 @@ async def ours() -> AsyncIterator[tuple[Recorder, GrpcServer]]:
             "/thanos.Store/Series": ServerStream(recorder.series),
         },
         log=structlog.get_logger(),
-        observe=recorder.calls.append,
+        observer=recorder,
     )
     await server.start()
     server.set_serving(True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,18 @@ def test_every_state_says_why(name):
         assert bool(flag.note) == (flag.state is not State.SUPPORTED), flag.name
         assert flag.help.endswith("."), flag.name
         assert not flag.note.endswith("."), flag.name
+
+
+@pytest.mark.parametrize("name", THERE)
+def test_every_supported_flag_is_in_a_test(name):
+    """One that no test sets could be wired to nothing."""
+    folders = ("unit", "integration", "interop")
+    tests = [path for folder in folders for path in (ROOT / "tests" / folder).rglob("test_*.py")]
+    kit = (ROOT / "services" / "thanostack" / "testing").glob("*.py")
+    text = "\n".join(path.read_text(encoding="utf-8") for path in (*tests, *kit))
+    set_in_tests = {flag.removeprefix("no-") for flag in re.findall(r"--([a-z][\w.-]*)", text)}
+    supported = {flag.name for flag in flags_of(name) if flag.state is State.SUPPORTED}
+    assert sorted(supported - set_in_tests) == []
 
 
 @pytest.mark.parametrize("name", THERE)

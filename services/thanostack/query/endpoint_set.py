@@ -27,6 +27,7 @@ from thanostack.lib.model.label_runs import Labels
 from thanostack.lib.storeapi.info import EndpointInfo, TSDBInfo, parse_info
 from thanostack.query.discovery import EndpointSpec
 from thanostack.query.endpoints import Endpoint, LocalEndpoint, RemoteEndpoint
+from thanostack.runtime.grpc_call import Observer
 from thanostack.runtime.logs import Logger
 
 INTERVAL_S: Final = 5.0
@@ -74,6 +75,7 @@ class EndpointSet:
         local: endpoints of this process, always listed.
         clock: tells when.
         log: told about endpoints that come and go.
+        observer: told about every call to one.
     """
 
     def __init__(
@@ -84,9 +86,11 @@ class EndpointSet:
         local: Sequence[LocalEndpoint] = (),
         clock: Clock,
         log: Logger,
+        observer: Observer | None = None,
     ) -> None:
         self._resolve, self._times, self._clock, self._log = resolve, times, clock, log
         self._local = tuple(EndpointStatus(endpoint, is_listed=True) for endpoint in local)
+        self._observer = observer or Observer()
         self._known: dict[str, EndpointStatus] = {}
         self._specs: dict[str, EndpointSpec] = {}
         self._resolved_s = float("-inf")
@@ -130,7 +134,7 @@ class EndpointSet:
         if status is None:
             # Strict: listed before it answered; nothing is known, so it may hold anything.
             unknown = EndpointInfo("", has_store=spec.strict, supports_sharding=False)
-            endpoint = RemoteEndpoint(spec, unknown)
+            endpoint = RemoteEndpoint(spec, unknown, self._observer)
             status = self._known[spec.address] = EndpointStatus(endpoint, is_listed=spec.strict)
         assert isinstance(status.endpoint, RemoteEndpoint)
         status.checked_ms = self._clock.now_ms()

@@ -23,6 +23,7 @@ from thanostack.lib.storeapi.info import EndpointInfo
 from thanostack.lib.storeapi.server import StoreServer
 from thanostack.query.discovery import EndpointSpec
 from thanostack.runtime.error_mapping import GrpcCode
+from thanostack.runtime.grpc_call import FinishedCall, Observer
 from thanostack.runtime.grpc_metrics import code_name
 
 T = TypeVar("T")
@@ -152,12 +153,13 @@ class RemoteEndpoint:
     Args:
         spec: address, strictness, whether it is a group.
         info: what is assumed until it answers.
+        observer: told about every call.
     """
 
     local: Final = None
 
-    def __init__(self, spec: EndpointSpec, info: EndpointInfo) -> None:
-        self.spec, self.info = spec, info
+    def __init__(self, spec: EndpointSpec, info: EndpointInfo, observer: Observer) -> None:
+        self.spec, self.info, self._observer = spec, info, observer
         target = f"dns:///{spec.address}" if spec.group else spec.address
         options: list[tuple[str, Any]] = [*_OPTIONS]
         if spec.group:
@@ -175,7 +177,7 @@ class RemoteEndpoint:
         Raises:
             EndpointUnavailable: if it does not answer in time.
         """
-        return await self._guarded(self._unary(INFO, b"", (), timeout_s))
+        return await self._guarded(INFO, self._unary(INFO, b"", (), timeout_s))
 
     async def unary(self, method: str, request: bytes, call: Call) -> bytes:
         """Return the answer to a call of one message.
@@ -187,7 +189,8 @@ class RemoteEndpoint:
         timeout_s = _remaining_s(call.deadline)
         if call.response_timeout_s:
             timeout_s = min(call.response_timeout_s, timeout_s or call.response_timeout_s)
-        answer = await self._guarded(self._unary(method, request, call.metadata, timeout_s))
+        work = self._unary(method, request, call.metadata, timeout_s)
+        answer = await self._guarded(method, work)
         call.add_bytes(len(answer))
         return answer
 
@@ -198,20 +201,27 @@ class RemoteEndpoint:
             EndpointUnavailable: for any failure.
             LimitExceeded: when the request has fetched too much.
         """
-        return await self._guarded(self._stream(request, call))
+        return await self._guarded(SERIES, self._stream(request, call))
 
     async def close(self) -> None:
         """Close the connection."""
         await self._channel.close(None)
 
-    async def _guarded(self, work: Awaitable[T]) -> T:
+    async def _guarded(self, method: str, work: Awaitable[T]) -> T:
+        is_stream, started_s = method == SERIES, time.monotonic()
+        self._observer.started(method, is_stream=is_stream)
+        code = GrpcCode.CANCELLED  # unless it comes to an end of its own
         try:
-            return await work
+            answer = await work
+            code = GrpcCode.OK
         except grpc.aio.AioRpcError as error:
-            code = code_name(GrpcCode(error.code().value[0]))
-            raise EndpointUnavailable(
-                f"rpc error: code = {code} desc = {error.details()}"
-            ) from error
+            code = GrpcCode(error.code().value[0])
+            text = f"rpc error: code = {code_name(code)} desc = {error.details()}"
+            raise EndpointUnavailable(text) from error
+        finally:
+            duration_s = time.monotonic() - started_s
+            self._observer.ended(FinishedCall(method, is_stream, code, duration_s))
+        return answer
 
     async def _unary(
         self, method: str, request: bytes, metadata: Any, timeout_s: float | None

@@ -165,13 +165,16 @@ class QueryAPI:
     ) -> Callable[[Request], Awaitable[Response]]:
         async def route(request: Request) -> Response:
             started = time.monotonic()
-            try:
-                response = await handle(request)
-            except Exception as error:  # every error has a body of ours
-                response = self._failure(name, error)
+            tenant = request.headers.get(self._tenants.header, self._tenants.default)
+            with self._metrics.http.in_flight(
+                name, request.method.lower(), tenant
+            ).track_inprogress():
+                try:
+                    response = await handle(request)
+                except Exception as error:  # every error has a body of ours
+                    response = self._failure(name, error)
             if self._options.cors:
                 response.headers.update(_CORS)
-            tenant = request.headers.get(self._tenants.header, self._tenants.default)
             size = len(getattr(response, "body", b"")) or 0
             received = int(request.headers.get("content-length") or 0)
             self._metrics.http.bound(

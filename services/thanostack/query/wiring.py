@@ -99,6 +99,7 @@ class Querier:
             local=local,
             clock=process.clock,
             log=process.log,
+            observer=GrpcMetrics(process.registry, "client"),
         )
         EndpointCollector(self._endpoints, settings.query_conn_metric_label, process.registry)
         self._selector: Labels = tuple(
@@ -165,14 +166,15 @@ class Querier:
 
     async def serve_grpc(self, address: Any) -> None:
         """Serve gRPC on a bound socket, with health that follows readiness."""
+        handlers = self.handlers()
         self._grpc = GrpcServer(
             address,
-            self.handlers(),
+            handlers,
             log=self._process.log,
             options=GrpcOptions(
                 connection_age_s=self._settings.grpc_server_max_connection_age / 1000
             ),
-            observe=GrpcMetrics(self._process.registry).observe,
+            observer=GrpcMetrics(self._process.registry, handlers=handlers),
         )
         await self._grpc.start()
         self._process.probes.watch(self._grpc.set_serving)

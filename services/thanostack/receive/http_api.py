@@ -30,6 +30,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from prometheus_client import Gauge
+
 from thanostack.lib.foundation.errors import (
     InvalidInput,
     NotReady,
@@ -147,6 +149,8 @@ class WriteAPI:
             answer = self._failed(request, error)
         finally:
             held.release()
+            if request.in_flight is not None:
+                request.in_flight.dec()
         await send_answer(send, answer)
         self._observe(request, answer, started)
 
@@ -188,6 +192,8 @@ class WriteAPI:
         if not self._probes.is_ready:
             raise NotReady(f"not ready: {self._probes.reason}")
         request.tenant = self._rule.tenant_of(request.headers)
+        request.in_flight = self._metrics.http.in_flight("receive", "post", request.tenant)
+        request.in_flight.inc()
         request.version = negotiate(request.headers)
         self._check_replica(request.headers)
 
@@ -249,10 +255,11 @@ class WriteAPI:
 class _Request:
     """What is known about a request so far."""
 
-    __slots__ = ("headers", "received_bytes", "tenant", "version")
+    __slots__ = ("headers", "in_flight", "received_bytes", "tenant", "version")
 
     def __init__(self, headers: Mapping[bytes, bytes]) -> None:
         self.headers = headers
+        self.in_flight: Gauge | None = None
         self.received_bytes = 0
         self.tenant = Tenant("")
         self.version: Version = 1

@@ -27,6 +27,11 @@ from thanostack.receive.service import Outcome
 from thanostack.runtime.metrics import OTHER_TENANTS, TENANTS_LABELLED_MAX, HTTPMetrics
 from thanostack.runtime.tally import Tally, TallyHistogram
 
+# Upstream: pkg/receive/handler.go, up to the forward timeout of 5 s.
+_DURATION_BUCKETS = (
+    0.001, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.25, 0.5, 0.75,
+    1, 2, 3, 4, 5,
+)  # fmt: skip
 _REQUEST_BUCKETS = (10, 50, 100, 500, 1000, 5000, 10000)
 
 
@@ -42,7 +47,7 @@ class ReceiveMetrics:
     def __init__(
         self, registry: CollectorRegistry, *, replication_factor: int, inflight_bytes_max: int
     ) -> None:
-        self.http = HTTPMetrics(registry, with_tenant=True)
+        self.http = HTTPMetrics(registry, _DURATION_BUCKETS)
         self._series = TallyHistogram(
             "thanos_receive_write_timeseries",
             "The number of timeseries received in the incoming write requests.",

@@ -154,12 +154,13 @@ class Ingestor:
             metrics=self._metrics,
             probes=self._process.probes,
         )
+        handlers = servicer.handlers()
         self._grpc = GrpcServer(
             address,
-            servicer.handlers(),
+            handlers,
             log=self._process.log,
             options=GrpcOptions(connection_age_s=settings.grpc_server_max_connection_age / 1000),
-            observe=GrpcMetrics(self._process.registry).observe,
+            observer=GrpcMetrics(self._process.registry, handlers=handlers),
         )
         await self._grpc.start()
         self._process.probes.watch(self._grpc.set_serving)

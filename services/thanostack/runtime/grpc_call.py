@@ -125,5 +125,14 @@ class FinishedCall:
     duration_s: float
 
 
-Observer = Callable[[FinishedCall], None]
+class Observer:
+    """Is told about every call of a server or a client, from any thread; this one ignores it."""
+
+    def started(self, method: str, *, is_stream: bool) -> None:
+        """Take note of a call that begins, by its full name."""
+
+    def ended(self, call: FinishedCall) -> None:
+        """Take note of one that has ended."""
+
+
 Report = Callable[[str, BaseException], None]

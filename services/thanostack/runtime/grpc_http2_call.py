@@ -72,7 +72,7 @@ class Http2Service:
         handlers: by full method name.
         pool: runs what is not inline.
         budget: of all requests together.
-        observe: told about every call that ended.
+        observer: told about every call.
         report: told about exceptions that are bugs.
         message_bytes_max: of one request, compressed or not.
         connection_age_s: after which clients are asked to connect again; 0 for never.
@@ -83,7 +83,7 @@ class Http2Service:
     handlers: Handlers
     pool: Executor
     budget: ByteBudget
-    observe: Observer
+    observer: Observer
     report: Report
     message_bytes_max: int
     connection_age_s: float = 0.0

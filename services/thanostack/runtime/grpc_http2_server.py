@@ -179,6 +179,10 @@ class Http2ServerProtocol(asyncio.Protocol):
         encoding = fields.get(b"grpc-encoding", b"identity")
         call = Http2Call(method, context, encoding, time.monotonic())
         self._calls[stream_id] = call
+        handler = self._service.handlers.get(method)
+        if handler is not None:
+            is_stream = isinstance(handler, ServerStream)
+            self._service.observer.started(method, is_stream=is_stream)
         try:
             self._check_request(method, encoding)
         except GrpcFailure as failure:
@@ -272,7 +276,7 @@ class Http2ServerProtocol(asyncio.Protocol):
         if handler is not None:
             is_stream = isinstance(handler, ServerStream)
             duration_s = time.monotonic() - call.started
-            self._service.observe(FinishedCall(call.method, is_stream, code, duration_s))
+            self._service.observer.ended(FinishedCall(call.method, is_stream, code, duration_s))
 
     def _finish(self, stream_id: int, call: Http2Call, answer: Answer) -> None:
         """Send what a handler returned or raised."""

@@ -1,44 +1,78 @@
-"""Upstream's gRPC server metrics, fed by the server's observer of finished calls.
+"""Upstream's gRPC metrics, of a server and of its clients, fed by observing calls.
 
 Source: go-grpc-middleware `providers/prometheus`, as Thanos registers it.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from thanostack.runtime.error_mapping import GrpcCode
-from thanostack.runtime.grpc_call import FinishedCall
+from thanostack.runtime.grpc_call import FinishedCall, Handlers, Observer, ServerStream
 
 _LABELS = ["grpc_type", "grpc_service", "grpc_method"]
 # Upstream: the buckets of pkg/server/grpc.
 _BUCKETS = (0.001, 0.01, 0.1, 0.3, 0.6, 1, 2, 3, 6, 9, 20, 30, 60, 90, 120)
 
 
-class GrpcMetrics:
-    """`grpc_server_*` of one server."""
+class GrpcMetrics(Observer):
+    """`grpc_server_*` or `grpc_client_*` of one process.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    Args:
+        registry: where they are registered.
+        side: which of the two.
+        handlers: what is served; each method is there from the start, at zero, as upstream: an
+            alert on `rate()` misses a counter's first increment otherwise.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        side: Literal["server", "client"] = "server",
+        handlers: Handlers | None = None,
+    ) -> None:
+        self._started = Counter(
+            f"grpc_{side}_started_total",
+            f"Total number of RPCs started on the {side}.",
+            _LABELS,
+            registry=registry,
+        )
         self._handled = Counter(
-            "grpc_server_handled_total",
-            "Total number of RPCs completed on the server, regardless of success or failure.",
+            f"grpc_{side}_handled_total",
+            f"Total number of RPCs completed on the {side}, regardless of success or failure.",
             [*_LABELS, "grpc_code"],
             registry=registry,
         )
         self._seconds = Histogram(
-            "grpc_server_handling_seconds",
-            "Histogram of response latency (seconds) of gRPC that had been handled by the server.",
+            f"grpc_{side}_handling_seconds",
+            f"Histogram of response latency (seconds) of gRPC calls, as the {side} sees them.",
             _LABELS,
             buckets=_BUCKETS,
             registry=registry,
         )
+        for method, handler in (handlers or {}).items():
+            labels = _labels(method, is_stream=isinstance(handler, ServerStream))
+            self._started.labels(*labels)
+            self._seconds.labels(*labels)
+            for code in GrpcCode:
+                self._handled.labels(*labels, code_name(code))
 
-    def observe(self, call: FinishedCall) -> None:
-        """Count one call; safe from any thread."""
-        _, service, method = call.method.split("/", 2)
-        kind = "server_stream" if call.is_stream else "unary"
-        self._handled.labels(kind, service, method, code_name(call.code)).inc()
-        self._seconds.labels(kind, service, method).observe(call.duration_s)
+    def started(self, method: str, *, is_stream: bool) -> None:
+        """Count a call that begins."""
+        self._started.labels(*_labels(method, is_stream=is_stream)).inc()
+
+    def ended(self, call: FinishedCall) -> None:
+        """Count a call that has ended."""
+        labels = _labels(call.method, is_stream=call.is_stream)
+        self._handled.labels(*labels, code_name(call.code)).inc()
+        self._seconds.labels(*labels).observe(call.duration_s)
+
+
+def _labels(method: str, *, is_stream: bool) -> tuple[str, str, str]:
+    _, service, name = method.split("/", 2)
+    return ("server_stream" if is_stream else "unary", service, name)
 
 
 def code_name(code: GrpcCode) -> str:

@@ -56,7 +56,7 @@ from thanostack.runtime.logs import Logger
 
 # Clients of Thanos ping every 10 s. Go's timers and the network make that a little less at times,
 # and grpcio cuts a client off at the third ping that comes too early.
-_PING_INTERVAL_MS: Final = 9_000
+PING_INTERVAL_S: Final = 9.0
 _FOREVER_S: Final = 1e9
 _STATUS_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 _MODULE_OF_SERVICE: Final = {
@@ -82,6 +82,7 @@ class GrpcOptions:
         requests_bytes_max: of all requests at once that our own HTTP/2 side holds.
         connection_age_s: after which a client is asked to connect again, so that it sees new
             addresses; 0 for never. `--grpc-server-max-connection-age`.
+        ping_interval_s: clients that ping more often, and get no data, are cut off.
         front: bounds for connections that have not asked for anything yet.
     """
 
@@ -89,15 +90,12 @@ class GrpcOptions:
     message_bytes_max: int = MESSAGE_BYTES_MAX
     requests_bytes_max: int = 1 << 30
     connection_age_s: float = 3600.0
+    ping_interval_s: float = PING_INTERVAL_S
     front: FrontLimits = field(default_factory=FrontLimits)
 
     def __post_init__(self) -> None:
         assert self.threads > 0
         assert 0 < self.message_bytes_max <= self.requests_bytes_max
-
-
-def _ignore(_: FinishedCall) -> None:
-    pass
 
 
 class GrpcServer:
@@ -111,7 +109,7 @@ class GrpcServer:
         handlers: by full method name, such as `/thanos.Store/Series`.
         log: told about exceptions that are bugs.
         options: bounds and times.
-        observe: told about every call that ended; from any thread.
+        observer: told about every call, from any thread.
         tls: server context; None for plain text.
 
     Raises:
@@ -125,14 +123,14 @@ class GrpcServer:
         *,
         log: Logger,
         options: GrpcOptions | None = None,
-        observe: Observer = _ignore,
+        observer: Observer | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._bound = listen(address, "grpc-address") if isinstance(address, str) else address
         self._port = port_of(self._bound)
         self._handlers, self._log, self._tls = dict(handlers), log, tls
         self._options = options or GrpcOptions()
-        self._observe = observe
+        self._observer = observer or Observer()
         self._health = GrpcHealth()
         self._folder: Path | None = None
         self._front: Front | None = None
@@ -164,7 +162,7 @@ class GrpcServer:
             handlers={**self._handlers, HEALTH_CHECK: Unary(self._health.check, inline=True)},
             pool=self._pool,
             budget=ByteBudget(options.requests_bytes_max),
-            observe=self._observe,
+            observer=self._observer,
             report=self._report,
             message_bytes_max=options.message_bytes_max,
             connection_age_s=options.connection_age_s,
@@ -230,6 +228,7 @@ class GrpcServer:
     def _wrap_unary(self, name: str, handler: Unary) -> Callable[[bytes, Any], bytes]:
         def answer(request: bytes, servicer: grpc.ServicerContext) -> bytes:
             context, started = self._context(servicer), time.monotonic()
+            self._observer.started(name, is_stream=False)
             try:
                 body = handler.handle(request, context)
             except Exception as error:  # whatever a handler raises is an answer
@@ -246,6 +245,7 @@ class GrpcServer:
     ) -> Callable[[bytes, Any], Iterator[bytes]]:
         def answer(request: bytes, servicer: grpc.ServicerContext) -> Iterator[bytes]:
             context, started = self._context(servicer), time.monotonic()
+            self._observer.started(name, is_stream=True)
             code = GrpcCode.CANCELLED  # unless it comes to an end
             try:
                 yield from handler.handle(request, context)
@@ -289,7 +289,7 @@ class GrpcServer:
         return context
 
     def _finished(self, name: str, code: GrpcCode, started: float, *, is_stream: bool) -> None:
-        self._observe(FinishedCall(name, is_stream, code, time.monotonic() - started))
+        self._observer.ended(FinishedCall(name, is_stream, code, time.monotonic() - started))
 
     def _report(self, name: str, error: BaseException) -> None:
         self._log.error("a gRPC method hit a bug", method=name, err=error, exc_info=error)
@@ -309,7 +309,9 @@ def _channel_options(options: GrpcOptions) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", options.message_bytes_max),
         ("grpc.max_concurrent_streams", 1000),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", _PING_INTERVAL_MS),
+        # Without "recv", unlike the constant's name: grpcio ignores a name that it does not know,
+        # and then allows one ping in five minutes.
+        ("grpc.http2.min_ping_interval_without_data_ms", int(options.ping_interval_s * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),
         *([("grpc.max_connection_age_ms", age_ms)] if age_ms else []),
     ]

@@ -29,8 +29,10 @@ OTHER_TENANTS: Final = "__other__"
 
 _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 # Upstream: the buckets of extprom/http, so that recorded quantiles stay comparable.
-_DURATION_BUCKETS = (0.001, 0.01, 0.1, 0.3, 0.6, 1, 2, 3, 6, 9, 20, 30, 60, 90, 120, 240, 360, 720)
-_SIZE_BUCKETS = tuple(256 * 4**power for power in range(9))
+DURATION_BUCKETS: Final = (
+    0.001, 0.01, 0.1, 0.3, 0.6, 1, 3, 6, 9, 20, 30, 60, 90, 120, 240, 360, 720,
+)  # fmt: skip
+_SIZE_BUCKETS = tuple(64 * 2**power for power in range(10))
 
 
 def new_registry(component: str) -> CollectorRegistry:
@@ -97,16 +99,17 @@ class RequestMetrics:
 
 
 class HTTPMetrics:
-    """Upstream's HTTP server metrics, with bound children kept for the hot path.
+    """Upstream's HTTP server metrics by tenant, with bound children kept for the hot path.
 
     Args:
         registry: where they are registered.
-        with_tenant: whether series carry the label `tenant`, as on upstream's receive port.
+        buckets: of durations, seconds.
     """
 
-    def __init__(self, registry: CollectorRegistry, *, with_tenant: bool = False) -> None:
-        labels = ["code", "handler", "method"] + (["tenant"] if with_tenant else [])
-        self._with_tenant = with_tenant
+    def __init__(
+        self, registry: CollectorRegistry, buckets: tuple[float, ...] = DURATION_BUCKETS
+    ) -> None:
+        labels = ["code", "handler", "method", "tenant"]
         self._count = Counter(
             "http_requests_total", "Tracks the number of HTTP requests.", labels, registry=registry
         )
@@ -114,7 +117,7 @@ class HTTPMetrics:
             "http_request_duration_seconds",
             "Tracks the latencies for HTTP requests.",
             labels,
-            buckets=_DURATION_BUCKETS,
+            buckets=buckets,
             registry=registry,
         )
         self._received = TallyHistogram(
@@ -131,10 +134,10 @@ class HTTPMetrics:
             buckets=_SIZE_BUCKETS,
             registry=registry,
         )
-        self.inflight = Gauge(
+        self._inflight = Gauge(
             "http_inflight_requests",
             "Current number of HTTP requests the handler is responding to.",
-            ["handler", "method"],
+            ["handler", "method", "tenant"],
             registry=registry,
         )
         self._bound: dict[tuple[str, str, str, int], RequestMetrics] = {}
@@ -146,21 +149,26 @@ class HTTPMetrics:
         found = self._bound.get(key)
         if found is None:
             found = self._bind(handler, method, tenant, code)
-            if not self._with_tenant or tenant in self._tenants:
+            if tenant in self._tenants:
                 self._bound[key] = found
         return found
 
+    def in_flight(self, handler: str, method: str, tenant: str) -> Gauge:
+        """Return the gauge of requests of one kind that are being answered now."""
+        return self._inflight.labels(handler, method, self._label_of(tenant))
+
     def _bind(self, handler: str, method: str, tenant: str, code: int) -> RequestMetrics:
-        values = [str(code), handler, method]
-        if self._with_tenant:
-            # Bound: tenant names come from clients.
-            if tenant not in self._tenants and len(self._tenants) >= TENANTS_LABELLED_MAX:
-                tenant = OTHER_TENANTS
-            self._tenants.add(tenant)
-            values.append(tenant)
+        values = (str(code), handler, method, self._label_of(tenant))
         return RequestMetrics(
             self._count.labels(*values),
             self._duration.labels(*values),
             self._received.labels(*values),
             self._sent.labels(*values),
         )
+
+    def _label_of(self, tenant: str) -> str:
+        # Bound: tenant names come from clients.
+        if tenant not in self._tenants and len(self._tenants) >= TENANTS_LABELLED_MAX:
+            return OTHER_TENANTS
+        self._tenants.add(tenant)
+        return tenant

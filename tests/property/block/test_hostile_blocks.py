@@ -1,15 +1,11 @@
 """Hostile blocks, checksums forged: reading ends in an error of ours and inside of the bytes.
 
-The same reads run a second time in a process whose kernels check every access. That process first
-proves that it would notice: a planted over-read must be caught.
+That it stays inside is what the checked run sees: see `tests/property/test_builds.py`.
 """
 
 import contextlib
-import os
 import random
 import struct
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -111,33 +107,3 @@ def test_resealing_an_unharmed_index_changes_nothing(tmp_path):
     assert index == reseal(index, bytearray(index))
     _, toc = read_toc(np.frombuffer(index, np.uint8), "index")
     assert isinstance(toc, TableOfContents)
-
-
-PLANTED = """
-import numpy as np
-from thanostack.lib.kernels import index_write
-data = np.zeros(16, np.uint8)
-shorter = data[:8]
-try:
-    index_write.encode_postings_table(shorter, np.array([0]), np.array([16]), np.array([0]),
-                                      np.array([0]), np.empty(64, np.uint8))
-except IndexError:
-    print("caught")
-"""
-
-
-@pytest.mark.slow
-def test_hostile_blocks_stay_in_bounds_in_the_checked_build(tmp_path):
-    """With bounds checked, the planted over-read is caught and the hostile blocks raise nothing."""
-    code = f"{PLANTED}\nimport sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-    code += "from test_hostile_blocks import damage_blocks\ndamage_blocks(4, 300)\nprint('done')\n"
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code],
-        env=os.environ | {"NUMBA_BOUNDSCHECK": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split() == ["caught", "done"]

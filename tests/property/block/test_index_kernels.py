@@ -11,6 +11,7 @@ from thanostack.lib.index.symbols import PairTable
 from thanostack.lib.kernels import index_read, index_symbols, index_write
 from thanostack.lib.kernels._types import CHUNK_DTYPE
 from thanostack.lib.model.label_runs import LabelRuns, encode_run
+from thanostack.testing.guard_page import guarded
 from thanostack.testing.reference import index_read as read_reference
 from thanostack.testing.reference import index_symbols as symbols_reference
 from thanostack.testing.reference import index_write as write_reference
@@ -27,7 +28,7 @@ numbers = st.lists(st.integers(0, 60) | st.integers(0, 1 << 32), unique=True).ma
 
 
 def as_bytes(data: bytes) -> np.ndarray:
-    return np.frombuffer(data, np.uint8)
+    return guarded(data)
 
 
 def packed(strings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ from thanostack.lib.kernels import xor_chunk as kernels
 from thanostack.lib.kernels.head_types import ROW_DTYPE
 from thanostack.lib.model.label_runs import LabelRuns
 from thanostack.lib.model.series import CHUNK_DTYPE, SeriesBatch
+from thanostack.testing.guard_page import guarded
 from thanostack.testing.reference import xor_chunk as reference
 
 PROFILE = settings(max_examples=60, derandomize=True, deadline=None)
@@ -44,7 +45,7 @@ def chunk_of(data, mint=-(1 << 63), maxt=(1 << 63) - 1):
 
 def decoded(module, data, mint, maxt):
     chunks, counts = chunk_of(data), np.zeros(1, np.int64)
-    array = np.frombuffer(data, np.uint8)
+    array = guarded(data)
     total = module.xor_sample_counts(array, chunks, counts)
     if total < 0:
         return int(total)
@@ -98,7 +99,7 @@ def batch_of(data, encoding=1):
     chunks = chunk_of(data)
     chunks["encoding"] = encoding
     runs = LabelRuns.of_mappings([{"a": "b"}])
-    return SeriesBatch(runs, np.array([0, 1]), chunks, np.frombuffer(data, np.uint8))
+    return SeriesBatch(runs, np.array([0, 1]), chunks, guarded(data))
 
 
 def test_corrupt_chunk_is_an_error():

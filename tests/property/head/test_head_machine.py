@@ -11,6 +11,7 @@ from thanostack.lib.kernels.head_append import FIRST_REJECTED
 from thanostack.lib.model.label_runs import encode_run
 from thanostack.lib.tsdb.head import Head, HeadOptions, IndexRebuild
 from thanostack.lib.tsdb.write_columns import WriteColumns
+from thanostack.testing.guard_page import guarded
 from thanostack.testing.reference import protobuf
 from thanostack.testing.reference.head_append import _verdict
 from thanostack.testing.reference.head_chunk_file import _length
@@ -61,7 +62,7 @@ def body_of(request):
             sample = b"\x09" + value.to_bytes(8, "little") + b"\x10" + protobuf.uvarint(t % 2**64)
             part += protobuf.field(2, sample)
         out += protobuf.field(1, part)
-    return np.frombuffer(out, np.uint8)
+    return guarded(out)
 
 
 class HeadMachine(RuleBasedStateMachine):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from thanostack.lib.kernels import label_order as kernels
 from thanostack.lib.kernels._types import CHUNK_DTYPE
 from thanostack.lib.model.label_runs import LabelRuns, encode_run
+from thanostack.testing.guard_page import guarded
 from thanostack.testing.reference import label_order as reference
 
 text = st.binary(min_size=1, max_size=3) | st.sampled_from([b"job", b"namespace", b"x" * 200])
@@ -19,7 +20,7 @@ checked = settings(max_examples=50, derandomize=True, deadline=None)
 
 
 def as_bytes(data: bytes) -> np.ndarray:
-    return np.frombuffer(data, np.uint8)
+    return guarded(data)
 
 
 def sort_by_kernel(labels: LabelRuns) -> tuple[int, list[int], list[int]]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from thanostack.lib.kernels import promapi_json as kernels
 from thanostack.lib.model.label_runs import LabelRuns, encode_run
+from thanostack.testing.guard_page import guarded
 from thanostack.testing.reference import promapi_json as reference
 
 PROFILE = settings(max_examples=60, derandomize=True, deadline=None)
@@ -29,7 +30,7 @@ def written(function, labels, offsets, timestamps, values, span):
     text = orjson.dumps(values[first:stop], option=orjson.OPT_SERIALIZE_NUMPY)
     size = 6 * len(labels.data) + 64 * len(labels) + kernels.POINT_BYTES_MAX * len(values) + 64
     out = np.zeros(size, np.uint8)
-    arguments = (np.frombuffer(text, np.uint8), np.array(span, np.int64), out)
+    arguments = (guarded(text), np.array(span, np.int64), out)
     n = function(labels.data, labels.offsets, offsets, timestamps, values, *arguments)
     return out[:n].tobytes()
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from thanostack.lib.kernels import promql_labels as kernels
 from thanostack.lib.model.label_runs import LabelRuns, encode_run
 from thanostack.lib.promql.engine.labels import LabelTable
+from thanostack.testing.guard_page import guarded
 from thanostack.testing.reference import promql_labels as reference
 
 checked = settings(max_examples=50, derandomize=True, deadline=None)
@@ -93,7 +94,7 @@ def test_growth_keeps_ids():
 def test_a_full_table_stops_and_goes_on():
     """A kernel that finds a table full says how far it came and can be called again."""
     texts = [b"a", b"b", b"c", b"d"]
-    data, ends = np.frombuffer(b"".join(texts), np.uint8), np.arange(5, dtype=np.int64)
+    data, ends = guarded(b"".join(texts)), np.arange(5, dtype=np.int64)
     hashes, offsets = np.empty(2, np.uint64), np.zeros(3, np.int64)
     ids, counts = np.full(4, -9, np.int64), np.zeros(2, np.int64)
     done = kernels.intern_symbols(
@@ -114,7 +115,7 @@ def test_hostile_runs_end_with_a_status(rows, data):
     ends = np.array([0, len(raw)], np.int64)
     room = len(raw) + 8
     done = kernels.intern_pairs(
-        np.frombuffer(bytes(raw), np.uint8), ends, np.empty(2 * room, np.uint64),
+        guarded(bytes(raw)), ends, np.empty(2 * room, np.uint64),
         np.zeros(2 * room + 1, np.int64), np.full(8 * room, -1, np.int64),
         np.empty(2 * room, np.uint8), np.empty(room, np.uint64), np.zeros(2, np.int64),
         np.zeros(2, np.int64),

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thanostack.lib.kernels import label_canonical, remote_write_scan
+from thanostack.testing.guard_page import guarded
 from thanostack.testing.reference import label_canonical as canonical_reference
 from thanostack.testing.reference import remote_write_scan as reference
 from thanostack.testing.reference.protobuf import field, uvarint
@@ -54,7 +55,7 @@ def scanned(module, body, room=64):
         np.zeros(2 * room, np.int64), np.zeros(room + 1, np.int64), np.zeros(room, np.int64),
         np.zeros(room, np.uint64), np.zeros(4, np.int64),
     )  # fmt: skip
-    count = int(module.remote_write_scan(np.frombuffer(body, np.uint8), 0, len(body), *arrays))
+    count = int(module.remote_write_scan(guarded(body), 0, len(body), *arrays))
     if count < 0:
         return count
     bounds, offsets, timestamps, values, stats = arrays
@@ -86,7 +87,7 @@ def test_full_arrays_are_a_status():
     arrays = (np.zeros(2, np.int64), np.zeros(2, np.int64), np.zeros(9, np.int64),
               np.zeros(9, np.uint64), np.zeros(4, np.int64))  # fmt: skip
     scan = remote_write_scan.remote_write_scan
-    body = np.frombuffer(two, np.uint8)
+    body = guarded(two)
     assert scan(body, 0, len(two), *arrays) == remote_write_scan.SERIES_FULL
     arrays = (np.zeros(9, np.int64), np.zeros(9, np.int64), np.zeros(1, np.int64),
               np.zeros(1, np.uint64), np.zeros(4, np.int64))  # fmt: skip
@@ -104,7 +105,7 @@ REQUEST_V2 = st.tuples(
 
 
 def scanned_v2(module, body, room=64):
-    data, symbols = np.frombuffer(body, np.uint8), np.zeros(2 * room, np.int64)
+    data, symbols = guarded(body), np.zeros(2 * room, np.int64)
     count = int(module.remote_write_symbols(data, symbols))
     if count < 0:
         return count
@@ -146,7 +147,7 @@ def canonical(module, body, labels_max):
     out, runs = np.zeros(len(body) + 16, np.uint8), np.zeros(2, np.int64)
     statuses = np.zeros(1, np.int64)
     refused = module.label_canonicalise(
-        np.frombuffer(body, np.uint8), bounds, found, np.zeros(4 * labels_max, np.int64), out, runs,
+        guarded(body), bounds, found, np.zeros(4 * labels_max, np.int64), out, runs,
         statuses,
     )  # fmt: skip
     return int(refused), statuses.tolist(), runs.tolist(), out[: max(runs[1], 0)].tobytes()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from thanostack.lib.kernels import remote_write_split as kernels
 from thanostack.lib.pb import prometheus_remote_pb2 as remote
+from thanostack.testing.guard_page import guarded
 from thanostack.testing.reference import remote_write_split as reference
 
 EXAMPLES = settings(max_examples=50, derandomize=True, deadline=None)
@@ -41,7 +42,7 @@ def hostile(draw):
 
 
 def as_array(data):
-    return np.frombuffer(data, np.uint8)
+    return guarded(data)
 
 
 def split(module, data, name, n_series, room):

@@ -8,6 +8,7 @@ from thanostack.lib.kernels import storeapi_codec as kernels
 from thanostack.lib.kernels import storeapi_shards
 from thanostack.lib.kernels._types import CHUNK_DTYPE
 from thanostack.lib.model.label_runs import LabelRuns
+from thanostack.testing.guard_page import guarded
 from thanostack.testing.reference import storeapi_codec as reference
 from thanostack.testing.reference import storeapi_shards as shard_reference
 
@@ -27,7 +28,7 @@ def columns(series, data):
         row["mint"], row["maxt"], row["encoding"] = mint, maxt, encoding
         row["start"], row["length"] = start, min(length, len(data) - start)
     offsets = np.cumsum([0] + [len(group) for _, group in series]).astype(np.int64)
-    return labels.data, labels.offsets, offsets, chunks, np.frombuffer(data, np.uint8)
+    return labels.data, labels.offsets, offsets, chunks, guarded(data)
 
 
 def frames_of(function, batch, rows, limits):
@@ -50,7 +51,7 @@ def test_encoding_equals_reference(series, data, most, room):
 
 
 def decoded(module, frames, wanted):
-    data = np.frombuffer(b"".join(frames), np.uint8)
+    data = guarded(b"".join(frames))
     bounds = np.cumsum([0] + [len(frame) for frame in frames]).astype(np.int64)
     counts = np.zeros(4, np.int64)
     status = module.count_series_frames(data, bounds, counts)

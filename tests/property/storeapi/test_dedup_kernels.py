@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from thanostack.lib.kernels import storeapi_dedup as kernels
 from thanostack.lib.kernels._types import CHUNK_DTYPE
+from thanostack.testing.guard_page import guarded
 from thanostack.testing.reference import storeapi_dedup as reference
 
 PROFILE = settings(max_examples=60, derandomize=True, deadline=None)
@@ -93,7 +94,7 @@ def test_split_equals_reference(series, data):
         row["mint"], row["maxt"], row["encoding"] = mint, mint + width, 1
         row["start"], row["length"] = start, length
     offsets = np.cumsum([0] + [len(c) for c in series]).astype(np.int64)
-    data = np.frombuffer(data, np.uint8)
+    data = guarded(data)
     results = []
     for function in (reference.split_lanes, kernels.split_lanes):
         out = np.zeros_like(offsets), np.zeros(len(chunks) + len(series) + 1, np.int64)

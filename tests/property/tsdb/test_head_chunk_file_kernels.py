@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thanostack.lib.kernels import head_chunk_file as kernels
+from thanostack.testing.guard_page import guarded
 from thanostack.testing.reference import head_chunk_file as reference
 
 PROFILE = settings(max_examples=50, derandomize=True, deadline=None)
@@ -18,7 +19,7 @@ CHUNKS = st.lists(
 
 def scanned(function, data, last, room=10):
     chunks, state = np.zeros(room, kernels.HEAD_CHUNK_DTYPE), np.zeros(2, np.int64)
-    n = function(np.frombuffer(data, np.uint8), 0, last, chunks, state)
+    n = function(guarded(data), 0, last, chunks, state)
     return chunks[:n].tolist(), state.tolist()
 
 
@@ -65,7 +66,7 @@ def test_gather_equals_reference(chunks, data):
     results = []
     for module in (reference, kernels):
         out = np.zeros(max(int(lengths.sum()), 0), np.uint8)
-        source = np.frombuffer(bytes(whole), np.uint8)
+        source = guarded(whole)
         n = module.head_chunks_gather(source, 100, picks, offsets, lengths, starts, out)
         results.append((n, out.tobytes() if n >= 0 else b""))
     assert results[0] == results[1]

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thanostack.lib.kernels import wal_frames, wal_snappy
+from thanostack.testing.guard_page import guarded
 from thanostack.testing.reference import wal_frames as reference
 from thanostack.testing.reference import wal_snappy as snappy_reference
 
@@ -28,7 +29,7 @@ def framed(records, position=0):
 def unframed(function, pages, position, room=100):
     out, bounds = np.zeros(len(pages), np.uint8), np.zeros(room + 1, np.int64)
     marks, state = np.zeros(2 * room, np.int64), np.zeros(3, np.int64)
-    n = function(np.frombuffer(pages, np.uint8), position, out, bounds, marks, state)
+    n = function(guarded(pages), position, out, bounds, marks, state)
     data = out[: bounds[n]].tobytes()
     return n, data, bounds[: n + 1].tolist(), marks[: 2 * n].tolist(), state.tolist()
 
@@ -76,7 +77,7 @@ def decompressed(function, blocks, compressions, room, first=0):
     np.cumsum([len(block) for block in blocks], out=bounds[1:])
     out, out_bounds = np.zeros(room, np.uint8), np.zeros(len(blocks) + 1, np.int64)
     state = np.zeros(2, np.int64)
-    data = np.frombuffer(b"".join(blocks), np.uint8)
+    data = guarded(b"".join(blocks))
     arguments = (data, bounds, np.array(compressions, np.int64), first)
     n = function(*arguments, out, out_bounds, state)
     status = state.tolist() if state[0] == wal_snappy.DECOMPRESS_FULL else state[0]

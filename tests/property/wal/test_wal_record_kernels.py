@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thanostack.lib.kernels import wal_ages, wal_records
+from thanostack.testing.guard_page import guarded
 from thanostack.testing.reference import wal_ages as ages_reference
 from thanostack.testing.reference import wal_records as reference
 
@@ -30,7 +31,7 @@ def floats(bits):
 def batch(records):
     bounds = np.zeros(len(records) + 1, np.int64)
     np.cumsum([len(record) for record in records], out=bounds[1:])
-    return np.frombuffer(b"".join(records), np.uint8), bounds
+    return guarded(b"".join(records)), bounds
 
 
 def mutated(record, data):
@@ -230,7 +231,7 @@ def test_newest_time_hostile(kind, times, data):
 
 def located(function, body, room=20):
     refs, offsets = np.zeros(room, np.uint64), np.zeros(room + 1, np.int64)
-    n = function(np.frombuffer(body, np.uint8), 0, len(body), refs, offsets)
+    n = function(guarded(body), 0, len(body), refs, offsets)
     return n, refs[: max(n, 0)].tolist(), offsets[: max(n, 0) + 1].tolist()
 
 

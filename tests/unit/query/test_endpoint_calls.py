@@ -35,6 +35,7 @@ from thanostack.query.queryable import FanOutQueryable, SelectOptions, wait_for
 from thanostack.query.service import ServiceOptions
 from thanostack.runtime.error_mapping import GrpcCode, GrpcFailure
 from thanostack.runtime.grpc_call import CallContext
+from thanostack.runtime.grpc_metrics import GrpcMetrics
 from thanostack.runtime.logs import configure
 from thanostack.runtime.metrics import new_registry
 from thanostack.testing.memory_store import MemoryStore
@@ -117,6 +118,7 @@ class World:
             local=local,
             clock=self.clock,
             log=LOG,
+            observer=GrpcMetrics(self.registry, "client"),
         )
         self.fan_out = FanOut(self.endpoints.stores, selector_labels=selector, metrics=self.metrics)
 
@@ -328,6 +330,19 @@ async def test_connections_are_a_metric(world):
     labels = {"external_labels": '{replica="a"}', "store_type": "receive"}
     name = "thanos_store_nodes_grpc_connections"
     assert found.registry.get_sample_value(name, labels) == 2
+
+
+async def test_calls_to_endpoints_are_counted(world):
+    """As upstream's gRPC client counts them: each call, and how it ended."""
+    found = await world(Peer(store_server("a", "x")), strict=["127.0.0.1:1"])
+    await found.gather(request())
+    series = {"grpc_type": "server_stream", "grpc_service": "thanos.Store", "grpc_method": "Series"}
+    assert found.registry.get_sample_value("grpc_client_started_total", series) == 2
+    for code in ("OK", "Unavailable"):
+        labels = {**series, "grpc_code": code}
+        assert found.registry.get_sample_value("grpc_client_handled_total", labels) == 1
+    info = {"grpc_type": "unary", "grpc_service": "thanos.info.Info", "grpc_method": "Info"}
+    assert found.registry.get_sample_value("grpc_client_handling_seconds_count", info) == 2
 
 
 async def test_queryable_fetches_equal_selectors_once(world):

@@ -23,14 +23,14 @@ from thanostack.testing.write_storage import write_request
 class Ingestor:
     """`thanostack receive` in a process of its own."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, *flags):
         root = str(Path(thanostack.__file__).parent.parent)
         names = ("http-address", "grpc-address", "remote-write.address")
         addresses = [f"--{name}=127.0.0.1:0" for name in names]
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-P", "-m", "thanostack", "receive"),
-                *("--label", 'replica="0"', f"--tsdb.path={folder}", *addresses),
+                *("--label", 'replica="0"', f"--tsdb.path={folder}", *addresses, *flags),
             ],
             env={**os.environ, "PYTHONPATH": root},
             stderr=subprocess.PIPE,
@@ -84,8 +84,8 @@ class Ingestor:
 def start():
     running = []
 
-    def start(folder):
-        running.append(Ingestor(folder))
+    def start(folder, *flags):
+        running.append(Ingestor(folder, *flags))
         return running[-1]
 
     yield start
@@ -117,3 +117,36 @@ def test_what_was_written_survives_a_stop(start, tmp_path):
     info = second.call("/thanos.info.Info/Info", info_pb2.InfoRequest(), info_pb2.InfoResponse)
     assert info.ComponentType == "receive"
     assert len(info.label_sets) == 2
+
+
+def test_flags_of_the_write_port_and_the_store_have_their_effect(start, tmp_path):
+    """Split label, tenant label, headers, sizes and limits, of a process with all of them set."""
+    ingestor = start(
+        tmp_path,
+        "--receive.split-tenant-label-name=team",
+        "--receive.tenant-label-name=owner",
+        "--receive.tenant-header=X-Tenant",
+        "--receive.default-tenant-id=nobody",
+        "--receive.replica-header=X-Replica",
+        "--receive.request-bytes-max=1KB",
+        "--receive.inflight-bytes-max=3MB",
+        "--store.limits.request-series=2",
+        "--debug.name=one",
+    )
+    now = int(time.time() * 1000)
+    sample = [(now, 1.0)]
+    up = {"__name__": "up"}
+    body = write_request((up | {"team": "a"}, sample), (up, sample))
+    assert ingestor.write(body, **{"X-Tenant": "b", "THANOS-REPLICA": "x"}).status_code == 200
+    owners = ("a", "b")
+    assert ingestor.series() == [{**up, "owner": owner, "replica": "0"} for owner in owners]
+    assert ingestor.write(body, **{"X-Replica": "x"}).status_code == 400
+    assert ingestor.write(write_request((up | {"long": "l" * 1024}, sample))).status_code == 413
+    assert ingestor.write(write_request((up, sample))).status_code == 200
+    assert (tmp_path / "nobody" / "wal").is_dir()
+    with pytest.raises(grpc.RpcError) as error:
+        ingestor.series()
+    assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    metrics = httpx.get(f"http://127.0.0.1:{ingestor.http}/metrics").text
+    assert "thanostack_receive_inflight_bytes_max 3.145728e+06" in metrics
+    assert " name=one " in ingestor.log

@@ -121,6 +121,9 @@ async def test_the_header_names_the_tenant(ingestor):
         )
         == 1
     )
+    assert (
+        ingestor.value("http_inflight_requests", handler="receive", method="post", tenant="a") == 0
+    )
 
 
 @pytest.mark.parametrize("tenant", ["..", ".", "a/b", "/", "lost+found", "x" * 256])

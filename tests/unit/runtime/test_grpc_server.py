@@ -21,8 +21,15 @@ from structlog.testing import capture_logs
 
 from thanostack.lib.foundation import errors
 from thanostack.runtime.error_mapping import GrpcCode, GrpcFailure
-from thanostack.runtime.grpc_call import CallContext, FinishedCall, ServerStream, Unary
+from thanostack.runtime.grpc_call import (
+    CallContext,
+    FinishedCall,
+    Observer,
+    ServerStream,
+    Unary,
+)
 from thanostack.runtime.grpc_server import GrpcOptions, GrpcServer
+from thanostack.testing.h2_client import H2Client
 
 ECHO = "/thanos.Store/LabelNames"
 FAIL = "/thanos.Store/LabelValues"
@@ -32,17 +39,24 @@ CHECK = "/grpc.health.v1.Health/Check"
 WATCH = "/grpc.health.v1.Health/Watch"
 
 
-class Service:
+class Service(Observer):
     """Handlers that tests steer."""
 
     def __init__(self) -> None:
         self.contexts: list[CallContext] = []
+        self.begun: list[tuple[str, bool]] = []
         self.finished: list[FinishedCall] = []
         self.error: Exception = errors.NotReady("starting")
         self.cancelled = threading.Event()
         self.closed = threading.Event()
         self.gate = threading.Event()
         self.n_pulled = 0
+
+    def started(self, method: str, *, is_stream: bool) -> None:
+        self.begun.append((method, is_stream))
+
+    def ended(self, call: FinishedCall) -> None:
+        self.finished.append(call)
 
     def echo(self, request: bytes, context: CallContext) -> bytes:
         self.contexts.append(context)
@@ -83,7 +97,7 @@ async def served(service: Service, options: GrpcOptions | None = None) -> GrpcSe
         },
         log=structlog.get_logger(),
         options=options,
-        observe=service.finished.append,
+        observer=service,
     )
     await server.start()
     return server
@@ -128,6 +142,25 @@ async def test_unary(server: GrpcServer, compression: Any, size: int) -> None:
     assert server.n_connections["ours"] == 0
 
 
+@pytest.mark.parametrize(("allowed_s", "code"), [(0.01, None), (60, 11)])
+async def test_clients_may_ping_as_often_as_said(
+    service: Service, allowed_s: float, code: int | None
+) -> None:
+    """Four times without a call between; who pings more often than allowed is sent away."""
+    server = await served(service, GrpcOptions(threads=2, ping_interval_s=allowed_s))
+    try:
+        async with H2Client(server.port) as client:
+            await client.call(ECHO, b"", encoding=None)
+            for _ in range(4):
+                client.h2.ping(b"thanos10")
+                client.flush()
+                await asyncio.sleep(0.1)
+            await eventually(lambda: client.pongs == 4 or client.closed.is_set())
+            assert client.goaway_code == code
+    finally:
+        await server.stop(0)
+
+
 async def test_context(server: GrpcServer, service: Service) -> None:
     """A handler sees metadata, the client's real address and its deadline."""
     sent = (("thanostack-path", "a,b"), ("trace-bin", b"\x00\xff"))
@@ -141,7 +174,7 @@ async def test_context(server: GrpcServer, service: Service) -> None:
     assert int(port) > 0
     remaining_s = with_deadline.time_remaining_s()
     assert remaining_s is not None
-    assert 0 < remaining_s <= 7
+    assert 0 < remaining_s < 7.5  # grpcio has a clock of its own
     assert without.time_remaining_s() is None
     assert not without.is_active()
 
@@ -165,6 +198,7 @@ async def test_errors(
     assert caught.value.code().name == code
     assert text in caught.value.details()
     assert len(logs) == isinstance(error, ZeroDivisionError)
+    assert service.begun == [(FAIL, False)]
     assert [(FAIL, GrpcCode[code])] == [(call.method, call.code) for call in service.finished]
 
 

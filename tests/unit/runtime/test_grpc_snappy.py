@@ -24,7 +24,13 @@ from structlog.testing import capture_logs
 
 from thanostack.lib.foundation import errors
 from thanostack.runtime import http2_frames as frames
-from thanostack.runtime.grpc_call import CallContext, FinishedCall, ServerStream, Unary
+from thanostack.runtime.grpc_call import (
+    CallContext,
+    FinishedCall,
+    Observer,
+    ServerStream,
+    Unary,
+)
 from thanostack.runtime.grpc_front import FrontLimits
 from thanostack.runtime.grpc_server import GrpcOptions, GrpcServer
 from thanostack.testing.h2_client import Answer, H2Client, plain_message, snappy_message
@@ -35,18 +41,25 @@ SERIES = "/thanos.Store/Series"
 MESSAGE_MAX = 2 << 20
 
 
-class Service:
+class Service(Observer):
     """Handlers that tests steer."""
 
     def __init__(self) -> None:
         self.contexts: list[CallContext] = []
         self.threads: set[str] = set()
+        self.begun: list[tuple[str, bool]] = []
         self.finished: list[FinishedCall] = []
         self.error: Exception | None = None
         self.cancelled, self.closed = threading.Event(), threading.Event()
         self.gate = threading.Event()
         self.gate.set()
         self.n_pulled = 0
+
+    def started(self, method: str, *, is_stream: bool) -> None:
+        self.begun.append((method, is_stream))
+
+    def ended(self, call: FinishedCall) -> None:
+        self.finished.append(call)
 
     def write(self, request: bytes, context: CallContext) -> bytes:
         self.contexts.append(context)
@@ -92,7 +105,7 @@ def make(service: Service, **arguments: object) -> GrpcServer:
         },
         log=structlog.get_logger(),
         options=GrpcOptions(**{**defaults, **arguments}),  # type: ignore[arg-type]
-        observe=service.finished.append,
+        observer=service,
         tls=tls,
     )
 
@@ -305,6 +318,7 @@ async def test_deadline_and_reset_reach_the_handler(server: GrpcServer, service:
         service.gate.set()
         await eventually(lambda: budget_used(server) == 0)
     assert [call.code for call in service.finished] == [4, 1]
+    assert [call.method for call in service.finished] == [method for method, _ in service.begun]
 
 
 async def test_requests_in_flight_are_bounded(server: GrpcServer, service: Service) -> None:

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from thanostack.runtime import metrics
 from thanostack.runtime.error_mapping import GrpcCode
-from thanostack.runtime.grpc_call import FinishedCall
+from thanostack.runtime.grpc_call import FinishedCall, ServerStream, Unary
 from thanostack.runtime.grpc_metrics import GrpcMetrics
 from thanostack.runtime.metrics import HTTPMetrics, watch_loop_lag
 from thanostack.runtime.tally import TallyHistogram
@@ -35,13 +35,17 @@ def test_a_tally_is_exposed_as_the_librarys_histogram():
 def test_http_metrics_have_upstreams_names_and_labels():
     """Counts, durations and sizes by code, handler, method and tenant."""
     registry = CollectorRegistry()
-    http = HTTPMetrics(registry, with_tenant=True)
+    http = HTTPMetrics(registry)
     http.bound("receive", "post", "a", 200).observe(0.05, 300, 0)
     labels = {"code": "200", "handler": "receive", "method": "post", "tenant": "a"}
     assert registry.get_sample_value("http_requests_total", labels) == 1
     name = "http_request_duration_seconds_bucket"
     assert registry.get_sample_value(name, {**labels, "le": "0.1"}) == 1
     assert registry.get_sample_value("http_request_size_bytes_sum", labels) == 300
+    with http.in_flight("receive", "post", "a").track_inprogress():
+        flying = {"handler": "receive", "method": "post", "tenant": "a"}
+        assert registry.get_sample_value("http_inflight_requests", flying) == 1
+    assert registry.get_sample_value("http_inflight_requests", flying) == 0
     assert http.bound("receive", "post", "a", 200) is http.bound("receive", "post", "a", 200)
 
 
@@ -49,7 +53,7 @@ def test_tenants_in_labels_are_bounded(monkeypatch):
     """Beyond the bound, tenants share one label value."""
     monkeypatch.setattr(metrics, "TENANTS_LABELLED_MAX", 2)
     registry = CollectorRegistry()
-    http = HTTPMetrics(registry, with_tenant=True)
+    http = HTTPMetrics(registry)
     for tenant in ("a", "b", "c", "d", "a"):
         http.bound("receive", "post", tenant, 200).observe(0, 0, 0)
     counts = {
@@ -78,10 +82,28 @@ async def test_work_on_the_loop_shows_as_lag(monkeypatch):
 def test_grpc_calls_are_counted_as_upstream_names_them():
     """Type, service, method, and Go's name of the code."""
     registry = CollectorRegistry()
-    GrpcMetrics(registry).observe(
-        FinishedCall("/thanos.Store/Series", True, GrpcCode.RESOURCE_EXHAUSTED, 0.2)
-    )
+    grpc_metrics = GrpcMetrics(registry)
+    grpc_metrics.started("/thanos.Store/Series", is_stream=True)
+    grpc_metrics.started("/thanos.Store/Series", is_stream=True)
+    grpc_metrics.ended(FinishedCall("/thanos.Store/Series", True, GrpcCode.RESOURCE_EXHAUSTED, 0.2))
     labels = {"grpc_type": "server_stream", "grpc_service": "thanos.Store", "grpc_method": "Series"}
     handled = {**labels, "grpc_code": "ResourceExhausted"}
+    assert registry.get_sample_value("grpc_server_started_total", labels) == 2
     assert registry.get_sample_value("grpc_server_handled_total", handled) == 1
     assert registry.get_sample_value("grpc_server_handling_seconds_count", labels) == 1
+
+
+def test_grpc_methods_are_there_before_their_first_call():
+    """At zero, with every code, as upstream: else `rate()` does not see the first failure."""
+    registry = CollectorRegistry()
+    handlers = {
+        "/thanos.Store/Series": ServerStream(lambda *_: iter(())),
+        "/thanos.info.Info/Info": Unary(lambda *_: b""),
+    }
+    GrpcMetrics(registry, handlers=handlers)
+    info = {"grpc_type": "unary", "grpc_service": "thanos.info.Info", "grpc_method": "Info"}
+    assert registry.get_sample_value("grpc_server_started_total", info) == 0
+    assert registry.get_sample_value("grpc_server_handling_seconds_count", info) == 0
+    for code in ("OK", "Unavailable", "Internal"):
+        labels = {**info, "grpc_code": code}
+        assert registry.get_sample_value("grpc_server_handled_total", labels) == 0

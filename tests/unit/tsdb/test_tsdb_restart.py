@@ -14,7 +14,7 @@ from thanostack.lib.foundation.errors import LimitExceeded, StorageUnwritable, W
 from thanostack.lib.model.label_runs import LabelRuns
 from thanostack.lib.model.matchers import Matcher, MatchType
 from thanostack.lib.model.queryable import SeriesQuery
-from thanostack.lib.tsdb.lock_file import LockFile, network_file_system
+from thanostack.lib.tsdb.lock_file import LockFile
 from thanostack.lib.tsdb.maintenance import Maintenance
 from thanostack.lib.wal.records import (
     SampleColumns,
@@ -392,7 +392,6 @@ def test_lock_of_a_removed_file(tmp_path, monkeypatch):
     with pytest.raises(StorageUnwritable):
         LockFile(tmp_path)
     second.release()
-    assert network_file_system(tmp_path) is None
 
 
 def test_unusable_directory(tmp_path):

@@ -15,8 +15,6 @@ from pathlib import Path
 
 from thanostack.lib.foundation.errors import StorageUnwritable
 
-_NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "fuse.s3fs"}
-
 
 class LockFile:
     """Holds `<folder>/lock` until released.
@@ -65,23 +63,3 @@ class LockFile:
         with contextlib.suppress(OSError):
             self._path.unlink()
         os.close(self._fd)
-
-
-def network_file_system(folder: Path) -> str | None:
-    """Return the type of the file system if it is one without POSIX guarantees, else None.
-
-    Prometheus's storage is not supported on these: locks and durability mean something else there.
-    """
-    best, kind = "", ""
-    try:
-        mounts = Path("/proc/self/mounts").read_text().splitlines()
-    except OSError:
-        return None
-    resolved = str(folder.resolve())
-    for line in mounts:
-        _, point, fs_type, *_ = line.split(" ")
-        point = point.replace("\\040", " ")
-        inside = resolved == point or resolved.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):
-            best, kind = point, fs_type
-    return kind if kind in _NETWORK_FILE_SYSTEMS else None

@@ -26,7 +26,7 @@ from thanostack.lib.foundation.errors import (
     ThanostackError,
 )
 from thanostack.lib.foundation.ids import Tenant
-from thanostack.lib.tsdb.lock_file import network_file_system
+from thanostack.lib.tsdb.file_system import doubtful_file_system
 from thanostack.lib.tsdb.maintenance import Maintenance, remove_folder
 from thanostack.lib.tsdb.options import Report, TSDBOptions, quiet
 from thanostack.lib.tsdb.tsdb import TSDB
@@ -69,10 +69,10 @@ class MultiTSDB:
             names = sorted(entry.name for entry in os.scandir(self.folder) if entry.is_dir())
         except OSError as error:
             raise StorageUnwritable(f"{self.folder}: {error.strerror}") from error
-        kind = network_file_system(self.folder)
+        kind = doubtful_file_system(self.folder)
         if kind:
             self._report(
-                "the data directory is on a network file system: locks and syncs may not hold; "
+                "the data directory is not on a local file system: locks and syncs may not hold; "
                 "use a local disk",
                 {"folder": str(self.folder), "type": kind},
             )
