@@ -100,7 +100,7 @@ class ShuffleShards:
             nodes = self._zone_of.count(zone)
             if count > nodes:
                 raise InvalidInput(
-                    f"shard size {shard_size} is larger than number of nodes in AZ {zone} "
+                    f"shard size {shard_size} is larger than number of nodes in AZ {zone!r} "
                     f"({nodes}): it takes {count} of each; lower it or add nodes"
                 )
         if count * len(self._zones) < self._replicas:
