@@ -20,8 +20,7 @@ from thanostack.lib.hashring import Hashrings, config_hash, series_hashes
 from thanostack.lib.hashring.go_glob import Glob
 from thanostack.lib.hashring.go_rand import uint64_draws
 from thanostack.lib.hashring.shuffle import shard_seed
-from thanostack.lib.model.label_runs import Int64Array, Uint8Array
-from thanostack.testing.reference.protobuf import field
+from thanostack.lib.model.label_runs import Int64Array, Uint8Array, uvarint
 
 REFUSED = "refused"
 
@@ -49,11 +48,15 @@ def numbered_body(n_series: int) -> tuple[Uint8Array, Int64Array]:
     """Return a request of the first series, one sample each, and the bounds of their messages."""
     out, bounds = bytearray(), []
     for i in range(n_series):
-        run = b"".join(field(1, field(1, n) + field(2, v)) for n, v in numbered_labels(i))
-        message = run + field(2, b"\x10\x01")
-        out += field(1, message)
+        pairs = (_field(1, name) + _field(2, value) for name, value in numbered_labels(i))
+        message = b"".join(_field(1, pair) for pair in pairs) + _field(2, b"\x10\x01")
+        out += _field(1, message)
         bounds.append((len(out) - len(message), len(out)))
     return np.frombuffer(bytes(out), np.uint8), np.array(bounds, np.int64)
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    return bytes([number << 3 | 2]) + uvarint(len(payload)) + payload
 
 
 def answers(cases: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ Source: Thanos v0.42.4 `pkg/receive/hashring.go`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -70,30 +70,35 @@ class HashmodRing:
         return out
 
 
+class Sections(NamedTuple):
+    """Where the nodes of a ketama ring sit.
+
+    Args:
+        positions: uint64[S], rising.
+        owners: int32[S]; the node of each.
+    """
+
+    positions: UInt64Array
+    owners: Int32Array
+
+
 class KetamaRing:
     """Nodes by consistent hashing.
 
     Args:
         endpoints: at least one, with distinct addresses.
         replicas: how many replicas are prepared; asking `place` for more costs a walk once.
+        sections: of these endpoints, if they are known already.
+
+    Cost: 50 ms for 100 nodes, most of it sorting.
     """
 
-    def __init__(self, endpoints: Sequence[Endpoint], replicas: int) -> None:
-        positions = _section_positions([e.address.encode() for e in endpoints])
-        owners = np.repeat(np.arange(len(endpoints), dtype=np.int32), SECTIONS_PER_NODE)
-        # Stable: sections that collide stand in the order of their nodes.
-        order = np.argsort(positions, kind="stable")
-        self._set(tuple(endpoints), positions[order], owners[order], replicas)
-
-    def _set(
-        self,
-        endpoints: tuple[Endpoint, ...],
-        positions: UInt64Array,
-        owners: Int32Array,
-        replicas: int,
+    def __init__(
+        self, endpoints: Sequence[Endpoint], replicas: int, sections: Sections | None = None
     ) -> None:
-        self.endpoints, self.positions, self.owners = endpoints, positions, owners
-        self._buckets = _buckets_of(positions)
+        self.endpoints = tuple(endpoints)
+        self.sections = sections or _sections_of([e.address.encode() for e in endpoints])
+        self._buckets = _buckets_of(self.sections.positions)
         self._table = self._replica_table(replicas)
 
     def sub_ring(self, nodes: Sequence[int], replicas: int) -> KetamaRing:
@@ -105,12 +110,10 @@ class KetamaRing:
         """
         new_index = np.full(len(self.endpoints), -1, np.int32)
         new_index[list(nodes)] = np.arange(len(nodes))
-        owners = new_index[self.owners]
+        owners = new_index[self.sections.owners]
         kept = owners >= 0
-        ring = KetamaRing.__new__(KetamaRing)
-        endpoints = tuple(self.endpoints[node] for node in nodes)
-        ring._set(endpoints, self.positions[kept], owners[kept], replicas)
-        return ring
+        sections = Sections(self.sections.positions[kept], owners[kept])
+        return KetamaRing([self.endpoints[node] for node in nodes], replicas, sections)
 
     def place(self, hashes: UInt64Array, replicas: int) -> Int32Array:
         """See `Ring.place`."""
@@ -119,7 +122,8 @@ class KetamaRing:
         if table.shape[1] < replicas:
             table = self._table = self._replica_table(replicas)
         out = np.empty((len(hashes), replicas), np.int32)
-        kernels.hashring_place_ketama(hashes, self.positions, self._buckets, table, out)
+        positions = self.sections.positions
+        kernels.hashring_place_ketama(hashes, positions, self._buckets, table, out)
         return out
 
     def _replica_table(self, replicas: int) -> Int32Array:
@@ -127,20 +131,24 @@ class KetamaRing:
         index = {az: i for i, az in enumerate(dict.fromkeys(names))}
         zones = np.array([index[az] for az in names], np.int32)
         room = np.bincount(zones)
-        table = np.empty((len(self.owners), replicas), np.int32)
+        owners = self.sections.owners
+        table = np.empty((len(owners), replicas), np.int32)
         counts = np.zeros(len(room), np.int64)
-        done = kernels.hashring_replicas(self.owners, zones, room, counts, table)
-        assert done == len(self.owners), "a node without sections"
+        done = kernels.hashring_replicas(owners, zones, room, counts, table)
+        assert done == len(owners), "a node without sections"
         return table
 
 
-def _section_positions(addresses: list[bytes]) -> UInt64Array:
+def _sections_of(addresses: list[bytes]) -> Sections:
     offsets = np.cumsum([0, *map(len, addresses)], dtype=np.int64)
     text = np.zeros(max(map(len, addresses)) + 1 + _SECTION_DIGITS, np.uint8)
     positions = np.empty(len(addresses) * SECTIONS_PER_NODE, np.uint64)
     joined = np.frombuffer(b"".join(addresses), np.uint8)
     kernels.hashring_sections(joined, offsets, text, positions)
-    return positions
+    # Stable: sections that collide stand in the order of their nodes.
+    order = np.argsort(positions, kind="stable")
+    owners = (order // SECTIONS_PER_NODE).astype(np.int32)
+    return Sections(positions[order], owners)
 
 
 def _buckets_of(positions: UInt64Array) -> Int32Array:

@@ -18,7 +18,7 @@ import numpy as np
 from thanostack.lib.foundation.errors import InvalidInput
 from thanostack.lib.hashring.config import ShuffleSharding
 from thanostack.lib.hashring.go_rand import uint64_draws
-from thanostack.lib.hashring.placement import Int32Array, KetamaRing, UInt64Array
+from thanostack.lib.hashring.placement import Int32Array, KetamaRing, Sections
 from thanostack.lib.model.label_runs import Int64Array
 
 
@@ -82,9 +82,10 @@ class ShuffleShards:
             chosen += _first_unchosen(np.searchsorted(positions, draws), owners)
         return sorted(chosen)
 
-    def _sections_of(self, zone: str) -> tuple[UInt64Array, Int32Array]:
-        in_zone = np.array([az == zone for az in self._zone_of])[self._base.owners]
-        return self._base.positions[in_zone], self._base.owners[in_zone]
+    def _sections_of(self, zone: str) -> Sections:
+        positions, owners = self._base.sections
+        in_zone = np.array([az == zone for az in self._zone_of])[owners]
+        return Sections(positions[in_zone], owners[in_zone])
 
     def _nodes_per_zone(self, shard_size: int) -> int:
         return -(-shard_size // len(self._zones))
