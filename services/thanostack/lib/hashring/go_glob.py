@@ -49,7 +49,7 @@ class Glob:
 
     def matches(self, name: str) -> bool:
         """Return whether the pattern matches all of a name."""
-        rest = name.encode(errors="surrogatepass")
+        rest = name.encode()
         for i, chunk in enumerate(self._chunks):
             is_last = i == len(self._chunks) - 1
             if is_last and chunk.is_starred and not chunk.terms:
@@ -103,7 +103,7 @@ def _first_rune(text: bytes) -> tuple[int, int]:
 class _Parser:
     def __init__(self, pattern: str) -> None:
         self._pattern = pattern
-        self._rest = pattern.encode(errors="surrogatepass")
+        self._rest = pattern.encode()
 
     def chunks(self) -> list[_Chunk]:
         chunks = []

@@ -42,26 +42,6 @@ _I32_2D = _I32_2D_OUT.copy(readonly=True)
 
 
 @device
-def _plain_label(body, i, stop):
-    """Return the sizes of name and value if `0x0A len 0x0A n name 0x12 m value` is at `i`, else -1.
-
-    All lengths are below 128, and 16 bytes of the body follow.
-    """
-    if i + 8 <= body.shape[0]:
-        head = load64(body, i)
-        if head & np.uint64(0x80FF80FF) == np.uint64(0x000A000A):
-            end = i + 2 + np.int64((head >> np.uint64(8)) & np.uint64(127))
-            name_size = np.int64((head >> np.uint64(24)) & np.uint64(127))
-            at = i + 4 + name_size
-            if end <= stop and at + 2 <= end and end + _WIDTH <= body.shape[0]:
-                head = load64(body, at)
-                value_size = np.int64((head >> np.uint64(8)) & np.uint64(127))
-                if head & np.uint64(0x80FF) == np.uint64(0x12) and at + 2 + value_size == end:
-                    return name_size, value_size
-    return np.int64(-1), np.int64(-1)
-
-
-@device
 def _copy16(body, i, packed, at):
     # Both loads first: the compiler makes one of the two.
     low = load64(body, i)
@@ -126,22 +106,36 @@ def _pack_field(body, i, stop, packed, at):
 
 @device
 def _pack_series(body, i, stop, packed, at):
-    """Write the labels of the TimeSeries in `[i, stop)` at `at`; the next offset or -1."""
+    """Write the labels of the TimeSeries in `[i, stop)` at `at`; the next offset or -1.
+
+    `0x0A len 0x0A n name 0x12 m value` with lengths below 128 and 16 bytes of the body after it, as
+    nearly all labels are, is read by two wide loads; all else goes field by field.
+    """
+    size = body.shape[0]
     while i < stop:
-        name_size, value_size = _plain_label(body, i, stop)
-        if name_size >= 0:
-            _copy_wide(body, i + 4, name_size, packed, at)
-            at += name_size
-            store64(packed, at, np.uint64(SEPARATOR))
-            _copy_wide(body, i + 6 + name_size, value_size, packed, at + 1)
-            at += value_size + 1
-            store64(packed, at, np.uint64(SEPARATOR))
-            at += 1
-            i += 6 + name_size + value_size
-        else:
-            i, at = _pack_field(body, i, stop, packed, at)
-            if i < 0:
-                return np.int64(MALFORMED)
+        if i + 8 <= size:
+            head = load64(body, i)
+            end = i + 2 + np.int64((head >> np.uint64(8)) & np.uint64(127))
+            name_size = np.int64((head >> np.uint64(24)) & np.uint64(127))
+            middle = i + 4 + name_size
+            is_label = head & np.uint64(0x80FF80FF) == np.uint64(0x000A000A)
+            if is_label and middle + 2 <= end and end <= stop and end + _WIDTH <= size:
+                head = load64(body, middle)
+                value_size = np.int64((head >> np.uint64(8)) & np.uint64(127))
+                is_value = head & np.uint64(0x80FF) == np.uint64(0x12)
+                if is_value and middle + 2 + value_size == end:
+                    _copy_wide(body, i + 4, name_size, packed, at)
+                    at += name_size
+                    store64(packed, at, np.uint64(SEPARATOR))
+                    _copy_wide(body, middle + 2, value_size, packed, at + 1)
+                    at += value_size + 1
+                    store64(packed, at, np.uint64(SEPARATOR))
+                    at += 1
+                    i = end
+                    continue
+        i, at = _pack_field(body, i, stop, packed, at)
+        if i < 0:
+            return np.int64(MALFORMED)
     return np.int64(at)
 
 
