@@ -200,47 +200,47 @@ def _text(value: Any, path: str, _warnings: list[str]) -> str:
 
 
 class _Fields:
-    """The fields of one JSON object, taken one by one."""
+    """The fields of one JSON object, read one by one."""
 
     def __init__(self, value: Any, path: str, warnings: list[str]) -> None:
         if not isinstance(value, dict):
             raise InvalidInput(f"{path}: expected an object, not {orjson.dumps(value).decode()}")
         self.path, self.warnings = path, warnings
-        self._left = {key.lower(): item for key, item in value.items() if item is not None}
+        self._items = {key.lower(): item for key, item in value.items() if item is not None}
         self._known: list[str] = []
 
     def close(self) -> None:
         """Warn about fields that nobody asked for."""
-        for key in self._left:
+        for key in sorted(self._items.keys() - self._known):
             close = difflib.get_close_matches(key, self._known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             self.warnings.append(f"{self.path}: unknown field {key!r} has no effect{hint}")
 
     def text(self, key: str) -> str:
-        return self._take(key, str, "a string", "")
+        return self._read(key, str, "a string", "")
 
     def number(self, key: str) -> int:
-        return self._take(key, int, "a whole number", 0)
+        return self._read(key, int, "a whole number", 0)
 
     def flag(self, key: str) -> bool:
-        return self._take(key, bool, "true or false", default=False)
+        return self._read(key, bool, "true or false", default=False)
 
     def inner(self, key: str) -> _Fields:
-        return _Fields(self._take(key, dict, "an object", {}), f"{self.path}.{key}", self.warnings)
+        return _Fields(self._read(key, dict, "an object", {}), f"{self.path}.{key}", self.warnings)
 
     def each(self, key: str, read: Callable[[Any, str, list[str]], T]) -> list[T]:
-        items = self._take(key, list, "a list", [])
+        items = self._read(key, list, "a list", [])
         path = f"{self.path}.{key}"
         return [read(item, f"{path}[{i}]", self.warnings) for i, item in enumerate(items)]
 
     def texts_by_name(self, key: str) -> dict[str, str]:
-        items = self._take(key, dict, "an object", {})
+        items = self._read(key, dict, "an object", {})
         path = f"{self.path}.{key}"
         return {name: _text(item, f"{path}.{name}", []) for name, item in items.items()}
 
-    def _take(self, key: str, kind: type[T], called: str, default: T) -> T:
+    def _read(self, key: str, kind: type[T], called: str, default: T) -> T:
         self._known.append(key)
-        value = self._left.pop(key, default)
+        value = self._items.get(key, default)
         if type(value) is not kind:
             shown = orjson.dumps(value).decode()
             raise InvalidInput(f"{self.path}.{key}: expected {called}, not {shown}")
