@@ -84,6 +84,8 @@ CODES: dict[type[errors.ThanostackError], Codes] = {
     errors.Corruption: Codes(500, GrpcCode.DATA_LOSS, "internal"),
     # Waiting is right for the sender: the tenant or block comes back once someone has acted.
     errors.Quarantined: Codes(503, GrpcCode.UNAVAILABLE, "unavailable"),
+    # 500 as upstream: the sender keeps the data and tries again, until someone mends the file.
+    errors.NoHashring: Codes(500, GrpcCode.INTERNAL, "internal"),
     errors.SettingsInvalid: Codes(500, GrpcCode.FAILED_PRECONDITION, "internal"),
 }
 

@@ -19,18 +19,30 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 
 @dataclass(frozen=True)
 class Peer:
-    """One program: the Go module it comes from, its package and its build tags."""
+    """One program: the Go module it comes from, its package and its build tags.
+
+    A program of our own that imports the module has a folder of source instead of a package.
+    """
 
     name: str
     module: str
     version: str
-    package: str
+    package: str = "."
     tags: str = ""
+    source: Path | None = None
+
+    @property
+    def program(self) -> str:
+        """Return the file's name; a changed source is another program."""
+        if self.source is None:
+            return self.name
+        return f"{self.name}-{sha256((self.source / 'main.go').read_bytes()).hexdigest()[:12]}"
 
 
 PEERS = (
@@ -53,6 +65,13 @@ PEERS = (
         "v0.42.4",
         "github.com/thanos-io/thanos/cmd/thanos",
         tags="slicelabels",
+    ),
+    Peer(
+        "hashring-vectors",
+        "github.com/thanos-io/thanos",
+        "v0.42.4",
+        tags="slicelabels",
+        source=Path(__file__).parent / "vectors",
     ),
 )
 
@@ -113,14 +132,16 @@ def main_module_text(go: str, peer: Peer) -> str:
 def build_peer(peer: Peer) -> Path:
     """Build one peer unless the cache has it, and return the program's path."""
     folder = cache_folder() / f"{peer.module.rsplit('/', 1)[1]}-{peer.version}"
-    program = folder / peer.name
+    program = folder / peer.program
     if program.exists():
         return program
     go = find_go()
-    work = folder / "build"
+    work = folder / ("build" if peer.source is None else f"build-{peer.program}")
     work.mkdir(parents=True, exist_ok=True)
+    if peer.source:
+        shutil.copy(peer.source / "main.go", work)
     (work / "go.mod").write_text(main_module_text(go, peer))
-    unfinished = folder / f"{peer.name}.unfinished"
+    unfinished = folder / f"{peer.program}.unfinished"
     command = [go, "build", "-p", "2", "-trimpath", "-ldflags=-s -w"]
     command += ["-tags", peer.tags] if peer.tags else []
     command += ["-o", str(unfinished), peer.package]

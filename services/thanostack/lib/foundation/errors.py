@@ -33,6 +33,7 @@
     │   ├── WALCorrupt
     │   └── BlockCorrupt
     ├── Quarantined                  know: the rest goes on
+    ├── NoHashring                   have the hashrings configuration mended
     └── SettingsInvalid              mend the command line or the file it names
 
 No HTTP or gRPC code appears here; `runtime/error_mapping.py` is one table for both.
@@ -220,6 +221,21 @@ class Quarantined(ThanostackError):
     def __init__(self, what: str, reason: str) -> None:
         super().__init__(f"{what} is quarantined: {reason}")
         self.what, self.reason = what, reason
+
+
+class NoHashring(ThanostackError):
+    """No hashring takes this tenant.
+
+    Args:
+        tenant: whose write it was.
+    """
+
+    def __init__(self, tenant: str) -> None:
+        super().__init__(
+            f"no matching hashring to handle tenant {tenant!r}: add it to the tenants of a "
+            "hashring, or end the list with a hashring without tenants, which takes all others"
+        )
+        self.tenant = tenant
 
 
 class SettingsInvalid(ThanostackError):
