@@ -44,6 +44,7 @@ from thanostack.lib.remotewrite.negotiation import (
 )
 from thanostack.lib.remotewrite.snappy_body import BodyBuffers, checked_length, decode_into
 from thanostack.lib.tenancy.rule import TenantRule
+from thanostack.receive.admission import Admission, open_to_all
 from thanostack.receive.metrics import ReceiveMetrics
 from thanostack.receive.request_body import (
     BodyLimits,
@@ -53,6 +54,7 @@ from thanostack.receive.request_body import (
     read_body,
 )
 from thanostack.receive.service import INLINE_BYTES_MAX, Outcome, WriteService
+from thanostack.receive.write_gate import Turn
 from thanostack.runtime.error_mapping import error_text, remote_write_status, retry_after_s
 from thanostack.runtime.http_common import (
     ASGI,
@@ -98,6 +100,7 @@ class WriteAPI:
         probes: while not ready, writes are answered 503.
         log: told about failures of ours.
         pages: answers every other path.
+        admission: limits and relabeling; None for none.
     """
 
     def __init__(
@@ -109,7 +112,9 @@ class WriteAPI:
         probes: Probes,
         log: Logger,
         pages: ASGI,
+        admission: Admission | None = None,
     ) -> None:
+        self._admission = admission or open_to_all(log)
         self._service, self._rule, self._limits = service, options.rule, options.limits
         self._replica_header = options.replica_header.lower().encode()
         self._metrics, self._probes, self._log, self._pages = metrics, probes, log, pages
@@ -135,9 +140,9 @@ class WriteAPI:
     async def _write(self, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         request = _Request(headers)
-        held = HeldBytes(self._inflight)
+        held, turn = HeldBytes(self._inflight), self._admission.turn()
         try:
-            outcome = await self._take(request, receive, held)
+            outcome = await self._take(request, receive, held, turn)
             answer = answer_of(outcome, request.version)
             self._metrics.observe(outcome, answer.status)
             if answer.status >= 500:
@@ -151,27 +156,37 @@ class WriteAPI:
             self._log_failure(request, error)
         finally:
             held.release()
+            turn.end()
         await send_answer(send, answer)
         self._metrics.http.bound("receive", "post", request.tenant, answer.status).observe(
             time.perf_counter() - started, request.received_bytes, len(answer.body)
         )
 
-    async def _take(self, request: _Request, receive: Receive, held: HeldBytes) -> Outcome:
+    async def _take(
+        self, request: _Request, receive: Receive, held: HeldBytes, turn: Turn
+    ) -> Outcome:
         if not self._probes.is_ready:
             raise NotReady(f"not ready: {self._probes.reason}")
+        admission = self._admission
         request.tenant = self._rule.tenant_of(request.headers)
+        await turn.come()
+        admission.check_active_series(request.tenant)
         request.version = negotiate(request.headers)
         self._check_replica(request.headers)
         declared = int(request.headers.get(b"content-length", b"0"))
+        admission.check_size(request.tenant, declared)
         block = await read_body(receive, declared, self._limits, held)
         request.received_bytes = len(block)
         length = checked_length(block, self._limits.decoded_bytes_max)
+        admission.check_size(request.tenant, length)
         held.add(length)
         buffer = self._buffers.take(length)
         await self._decode(block, buffer, length)
         if length:
             check_shape(int(buffer[0]), request.version)
-        outcome = await self._service.write(request.tenant, buffer[:length], request.version)
+        admitted = await admission.admit(request.tenant, buffer[:length], request.version)
+        outcome = await self._service.write(request.tenant, admitted.body, request.version)
+        outcome.dropped = (admitted.dropped_samples, admitted.dropped_histograms)
         # Only now: after an exception storage might still read it, and a lost buffer costs little.
         self._buffers.give_back(buffer)
         return outcome
@@ -224,10 +239,11 @@ def answer_of(outcome: Outcome, version: Version) -> Answer:
 
 def _written_headers(outcome: Outcome) -> tuple[tuple[bytes, bytes], ...]:
     """Count what is stored; results count histograms as seen, and refused where they are not."""
-    results = outcome.results
+    results, (samples, histograms) = outcome.results, outcome.dropped
     counts = {
-        b"samples": sum(result.stored + result.duplicates for result in results),
-        b"histograms": sum(r.histograms - r.rejected.get("histogram", 0) for r in results),
+        b"samples": samples + sum(result.stored + result.duplicates for result in results),
+        b"histograms": histograms
+        + sum(r.histograms - r.rejected.get("histogram", 0) for r in results),
         # Exemplars are not stored yet, whatever was seen.
         b"exemplars": 0,
     }
