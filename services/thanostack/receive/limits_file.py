@@ -178,9 +178,7 @@ def _client(settings: Mapping[str, Node]) -> HTTPClient:
     skip = tls.pop("insecure_skip_verify", None)
     # Read to refuse what it does not have; the sizes of a connection pool mean nothing to one poll.
     _fields(fields, "transport_config", "clientconfig.TransportConfig", _TRANSPORT)
-    plain = {
-        n: fields[n] for n in ("bearer_token", "bearer_token_file", "proxy_url") if n in fields
-    }
-    nodes: dict[str, Node] = {**texts, **tls, **plain}
+    plain: tuple[str, ...] = ("bearer_token", "bearer_token_file", "proxy_url")
+    nodes = {**texts, **tls, **{name: fields[name] for name in plain if name in fields}}
     values: dict[str, Any] = {name: node.text() for name, node in nodes.items()}
     return HTTPClient(**values, insecure_skip_verify=skip.boolean() if skip else False)
