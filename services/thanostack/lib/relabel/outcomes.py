@@ -21,6 +21,7 @@ from thanostack.lib.model.label_runs import Int64Array, Uint8Array
 from thanostack.lib.tsdb.reserved_memory import reserve
 
 _ENTRY_BYTES: Final = 8 * kernels.ENTRY_WIDTH + 16  # with two slots of the hash table
+_SLICE: Final = 4096
 _RUN_BYTES: Final = 200  # of a typical series, to divide the memory between entries and runs
 
 
@@ -70,11 +71,17 @@ class SeenRuns:
             rows: int64[S * 8]; see `kernels/relabel`.
             misses: int64[m]; the rows to learn.
         """
-        with self.lock:
-            if tables is not self.tables:
-                return
-            learnt = int(kernels.relabel_learn(data, spill, rows, misses, tables))
-            self._misses_when_full += len(misses) - learnt
-            if self._misses_when_full > self.entries:
-                self._misses_when_full = 0
-                self.tables = self._fresh()
+        # In slices: an event loop may wait for the lock.
+        for at in range(0, len(misses), _SLICE):
+            with self.lock:
+                if tables is self.tables:
+                    self._learn(data, spill, rows, misses[at : at + _SLICE])
+
+    def _learn(
+        self, data: Uint8Array, spill: Uint8Array, rows: Int64Array, misses: Int64Array
+    ) -> None:
+        learnt = int(kernels.relabel_learn(data, spill, rows, misses, self.tables))
+        self._misses_when_full += len(misses) - learnt
+        if self._misses_when_full > self.entries:
+            self._misses_when_full = 0
+            self.tables = self._fresh()
