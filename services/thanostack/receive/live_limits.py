@@ -10,6 +10,7 @@ nothing, is logged and counted.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from thanostack.lib.foundation.errors import InvalidInput, SettingsInvalid
@@ -54,20 +55,17 @@ class LiveLimits:
         self._overrides = ConfigFile(
             PathOrContent(OVERRIDES_FLAG, settings.receive_overrides_file), parse_overrides
         )
-        self.admission = Admission(
-            WriteGate(
-                process.registry,
-                waiting_max=settings.receive_write_queue_max,
-                wait_max_s=settings.receive_write_queue_wait / 1000,
-            ),
-            Relabeling(
-                relabel_rules(settings),
-                process.registry,
-                bytes_max=settings.receive_relabel_cache_bytes,
-            ),
-            metrics=metrics,
-            log=process.log,
+        self._relabeling = Relabeling(
+            relabel_rules(settings),
+            process.registry,
+            bytes_max=settings.receive_relabel_cache_bytes,
         )
+        gate = WriteGate(
+            process.registry,
+            waiting_max=settings.receive_write_queue_max,
+            wait_max_s=settings.receive_write_queue_wait / 1000,
+        )
+        self.admission = Admission(gate, self._relabeling, metrics=metrics, log=process.log)
         try:
             self._apply(self._file.value, self._overrides.value)
         except InvalidInput as error:
@@ -76,8 +74,9 @@ class LiveLimits:
     def _apply(self, file: LimitsFile, overrides: Overrides) -> None:
         self.admission.set_limits(Limits(file, overrides))
 
-    def start(self) -> None:
-        """Watch the files and ask the meta-monitoring, from now on."""
+    async def start(self) -> None:
+        """Load what the first write needs; from now on watch the files and poll."""
+        await asyncio.to_thread(self._relabeling.load_kernels)
         tasks = self._process.supervisor
         tasks.task("meta-monitoring", self.admission.meta_monitoring.poll_forever())
         if self._file.is_watched:

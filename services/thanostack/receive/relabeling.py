@@ -65,6 +65,11 @@ class Relabeling:
     def _size(self) -> float:
         return float(self._relabeler.seen.size_bytes) if self._relabeler is not None else 0.0
 
+    def load_kernels(self) -> None:
+        """Load, or compile, what the first request would wait for; in a thread."""
+        if self._relabeler is not None:
+            self._relabeler.load_kernels()
+
     async def relabel(self, body: Uint8Array, series: int, version: int) -> Relabeled:
         """Return a request relabeled.
 

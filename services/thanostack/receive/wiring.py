@@ -167,7 +167,7 @@ class Ingestor:
             duration_s=self._process.clock.monotonic_s() - started,
         )
         self._process.supervisor.task("maintenance", self._maintain())
-        self._limits.start()
+        await self._limits.start()
 
     async def serve_grpc(self, address: Any) -> None:
         """Serve gRPC on a bound socket, with health that follows readiness."""

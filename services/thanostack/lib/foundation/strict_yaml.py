@@ -16,6 +16,7 @@ Source: YAML 1.1; gopkg.in/yaml.v2, `decode.go` (UnmarshalStrict).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
@@ -26,7 +27,7 @@ from thanostack.lib.foundation.errors import InvalidInput
 
 _NULL: Final = "tag:yaml.org,2002:null"
 _INTEGER: Final = "tag:yaml.org,2002:int"
-_FLOAT: Final = "tag:yaml.org,2002:float"
+_FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
 _MERGE: Final = "tag:yaml.org,2002:merge"
 _SHOWN_MAX: Final = 10
 
@@ -97,8 +98,10 @@ class Node:
         for name, value in self.raw.value:
             if name.tag == _MERGE:
                 sources = value.value if isinstance(value, yaml.SequenceNode) else [value]
-                merged = [pair for source in sources for pair in Node(source)._pairs(kind)]
-                own += [pair for pair in merged if pair[0].text() not in names]
+                for pair in (pair for source in sources for pair in Node(source)._pairs(kind)):
+                    if pair[0].text() not in names:
+                        names.add(pair[0].text())
+                        own.append(pair)
         return own
 
     def items(self, kind: str) -> list[Node]:
@@ -155,17 +158,20 @@ class Node:
         return str(self.raw.value).lower() in {"true", "yes", "on"}
 
     def _number(self) -> int | None:
-        if self.raw is None or self.raw.tag not in {_INTEGER, _FLOAT}:
+        if not isinstance(self.raw, yaml.ScalarNode):
             return None
         plain = str(self.raw.value).replace("_", "")
+        digits = plain.lstrip("+-")
         try:
-            if self.raw.tag == _FLOAT:
+            if self.raw.tag == _INTEGER:
+                is_octal = len(digits) > 1 and digits[0] == "0" and digits.isdigit()
+                return int(plain, 8 if is_octal else 0)
+            # Go's library takes 1e6 for a number, and a whole one where one is wanted.
+            if self.raw.style is None and _FLOAT.fullmatch(plain):
                 return int(float(plain))
-            digits = plain.lstrip("+-")
-            is_octal = len(digits) > 1 and digits[0] == "0" and digits.isdigit()
-            return int(plain, 8 if is_octal else 0)
         except (ValueError, OverflowError):
-            return None
+            pass
+        return None
 
     def _mismatch(self, kind: str) -> InvalidInput:
         assert self.raw is not None

@@ -40,6 +40,13 @@ SERIES_MAX: Final = 1 << 20
 LABEL_BYTES_MAX: Final = 64 << 20
 """Most label bytes that a 2.0 request may stand for: it can name one long symbol many times."""
 
+_KERNELS: Final = {
+    kernels: (
+        "relabel_resolve", "relabel_write", "relabel_learn", "relabel_resolve_v2",
+        "relabel_write_v2",
+    ),
+    remote_write_scan: ("remote_write_symbols",),
+}  # fmt: skip
 _NO_BYTES: Final = np.zeros(0, np.uint8)
 
 
@@ -108,6 +115,15 @@ class Relabeler:
     ) -> None:
         self._rules = [Rule(config) for config in configs]
         self.seen = SeenRuns(bytes_max)
+
+    def load_kernels(self) -> None:
+        """Load, or compile, all that a request may need."""
+        for module, names in _KERNELS.items():
+            for name in names:
+                kernel = getattr(module, name)
+                # Once loaded, the name is bound to the compiled function itself.
+                if hasattr(kernel, "ready"):
+                    kernel.ready()
 
     def begin(self, body: Uint8Array, series: int, version: int = 1) -> Pass:
         """Return a request with the outcome of every series known before.
