@@ -118,16 +118,15 @@ def parse_relabel_configs(text: str | bytes) -> tuple[RelabelConfig, ...]:
     Raises:
         InvalidInput: if it is no such list, a field is unknown, or a rule is not one.
     """
-    rules = []
-    for node in parse_yaml(text).items("[]*relabel.Config"):
-        fields = node.fields("relabel.plain", _FIELDS)
-        if node.is_null:
-            raise node.error("an empty rule")
-        rules.append(_rule(fields))
-    return tuple(rules)
+    # Upstream: all of the text is read before any rule is validated.
+    rules = [_values(node) for node in parse_yaml(text).items("[]*relabel.Config")]
+    return tuple(RelabelConfig(**values) for values in rules)
 
 
-def _rule(fields: dict[str, Node]) -> RelabelConfig:
+def _values(node: Node) -> dict[str, Any]:
+    if node.is_null:
+        raise node.error("an empty rule")
+    fields = node.fields("relabel.plain", _FIELDS)
     values: dict[str, Any] = {
         name: fields[name].text()
         for name in ("separator", "target_label", "replacement")
@@ -141,7 +140,7 @@ def _rule(fields: dict[str, Node]) -> RelabelConfig:
         values["source_labels"] = _names(fields["source_labels"])
     if "action" in fields:
         values["action"] = _action(fields["action"])
-    return RelabelConfig(**values)
+    return values
 
 
 def _regex(node: Node) -> str:
