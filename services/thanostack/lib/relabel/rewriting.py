@@ -47,6 +47,8 @@ _KERNELS: Final = {
     ),
     remote_write_scan: ("remote_write_symbols",),
 }  # fmt: skip
+_SPARES_MAX: Final = 8
+_SPARE_ROWS_MAX: Final = 10_000 * kernels.ROW_WIDTH
 _NO_BYTES: Final = np.zeros(0, np.uint8)
 
 
@@ -115,6 +117,7 @@ class Relabeler:
     ) -> None:
         self._rules = [Rule(config) for config in configs]
         self.seen = SeenRuns(bytes_max)
+        self._spare_rows: list[Int64Array] = []
 
     def load_kernels(self) -> None:
         """Load, or compile, all that a request may need."""
@@ -139,7 +142,7 @@ class Relabeler:
         """
         if series > SERIES_MAX:
             raise LimitExceeded("series_limit", SERIES_MAX, series)
-        rows = np.empty(series * kernels.ROW_WIDTH, np.int64)
+        rows = self._take_rows(series * kernels.ROW_WIDTH)
         totals = np.zeros(4, np.int64)
         tables, labels, symbols = self.seen.tables, body, 0
         if version == 1:
@@ -150,6 +153,18 @@ class Relabeler:
         if count < 0:
             raise InvalidInput("the request body is not a valid protobuf write request")
         return Pass(body, version, tables, labels, rows, symbols, count, *totals.tolist())
+
+    def _take_rows(self, size: int) -> Int64Array:
+        """Return room for rows, a former request's if possible: fresh pages cost 20 ns a series."""
+        try:
+            rows = self._spare_rows.pop()
+        except IndexError:
+            rows = np.empty(0, np.int64)
+        return rows if len(rows) >= size else np.empty(size, np.int64)
+
+    def _give_back_rows(self, rows: Int64Array) -> None:
+        if len(rows) <= _SPARE_ROWS_MAX and len(self._spare_rows) < _SPARES_MAX:
+            self._spare_rows.append(rows)
 
     def _begin_v2(
         self, body: Uint8Array, tables: Outcomes, rows: Int64Array, totals: Int64Array
@@ -168,7 +183,7 @@ class Relabeler:
             size *= 4
 
     def finish(self, request: Pass) -> Relabeled:
-        """Return a request relabeled; its misses go through the rules one by one."""
+        """Return a request relabeled; its misses go through the rules one by one. Call it once."""
         decided = _Decided()
         spill = _NO_BYTES
         if request.misses:
@@ -182,6 +197,7 @@ class Relabeler:
         body = request.body
         if dropped or changed:
             body = _written(request, spill, changed)
+        self._give_back_rows(request.rows)
         return Relabeled(body, request.series - dropped, dropped)
 
     def _decide(self, request: Pass, misses: list[int], decided: _Decided) -> None:
