@@ -47,6 +47,7 @@ from thanostack.lib.remotewrite.negotiation import (
 )
 from thanostack.lib.remotewrite.snappy_body import BodyBuffers, checked_length, decode_into
 from thanostack.lib.tenancy.rule import TenantRule
+from thanostack.receive.admission import Admission, open_to_all
 from thanostack.receive.metrics import ReceiveMetrics
 from thanostack.receive.request_body import (
     BodyLimits,
@@ -56,6 +57,7 @@ from thanostack.receive.request_body import (
     read_body,
 )
 from thanostack.receive.service import INLINE_BYTES_MAX, Outcome, WriteService
+from thanostack.receive.write_gate import Turn
 from thanostack.runtime.error_mapping import error_text, remote_write_status, retry_after_s
 from thanostack.runtime.http_common import (
     ASGI,
@@ -101,6 +103,7 @@ class WriteAPI:
         probes: while not ready, writes are answered 503.
         log: told about failures of ours.
         pages: answers every other path.
+        admission: limits and relabeling; None for none.
     """
 
     def __init__(
@@ -112,7 +115,9 @@ class WriteAPI:
         probes: Probes,
         log: Logger,
         pages: ASGI,
+        admission: Admission | None = None,
     ) -> None:
+        self._admission = admission or open_to_all(log)
         self._service, self._rule, self._limits = service, options.rule, options.limits
         self._replica_header = options.replica_header.lower().encode()
         self._metrics, self._probes, self._log, self._pages = metrics, probes, log, pages
@@ -139,9 +144,9 @@ class WriteAPI:
     async def _write(self, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         request = _Request(headers)
-        held = HeldBytes(self._inflight)
+        held, turn = HeldBytes(self._inflight), self._admission.turn()
         try:
-            outcome = await self._take(request, receive, held)
+            outcome = await self._take(request, receive, held, turn)
             answer = self._answered(request, outcome)
         except ClientGone:
             return
@@ -149,6 +154,7 @@ class WriteAPI:
             answer = self._failed(request, error)
         finally:
             held.release()
+            turn.end()
             if request.in_flight is not None:
                 request.in_flight.dec()
         await send_answer(send, answer)
@@ -158,9 +164,9 @@ class WriteAPI:
         """Return the answer to a write whose body is there, or None if it cannot be had at once."""
         started = time.perf_counter()
         request = _Request(dict(headers))
-        held = HeldBytes(self._inflight)
+        held, turn = HeldBytes(self._inflight), self._admission.turn()
         try:
-            outcome = self._take_now(request, body, held)
+            outcome = self._take_now(request, body, held, turn)
             if outcome is None:
                 return None
             answer = self._answered(request, outcome)
@@ -168,6 +174,7 @@ class WriteAPI:
             answer = self._failed(request, error)
         finally:
             held.release()
+            turn.end()
         self._observe(request, answer, started)
         return answer
 
@@ -188,21 +195,41 @@ class WriteAPI:
             time.perf_counter() - started, request.received_bytes, len(answer.body)
         )
 
-    def _admit(self, request: _Request) -> None:
-        if not self._probes.is_ready:
-            raise NotReady(f"not ready: {self._probes.reason}")
-        request.tenant = self._rule.tenant_of(request.headers)
+    # The same steps twice: as they come, and without ever waiting.
+
+    async def _take(
+        self, request: _Request, receive: Receive, held: HeldBytes, turn: Turn
+    ) -> Outcome:
+        self._identify(request)
         request.in_flight = self._metrics.http.in_flight("receive", "post", request.tenant)
         request.in_flight.inc()
-        request.version = negotiate(request.headers)
-        self._check_replica(request.headers)
+        await turn.come()
+        declared = int(request.headers.get(b"content-length", b"0"))
+        self._check_head(request, declared)
+        block = await read_body(receive, declared, self._limits, held)
+        length = self._decoded_length(request, block)
+        held.add(length)
+        buffer = self._buffers.take(length)
+        await self._decode(block, buffer, length)
+        if length:
+            check_shape(int(buffer[0]), request.version)
+        admitted = await self._admission.admit(request.tenant, buffer[:length], request.version)
+        outcome = await self._service.write(request.tenant, admitted.body, request.version)
+        outcome.dropped = (admitted.dropped_samples, admitted.dropped_histograms)
+        # Only now: after an exception storage might still read it, and a lost buffer costs little.
+        self._buffers.give_back(buffer)
+        return outcome
 
-    def _take_now(self, request: _Request, block: bytes, held: HeldBytes) -> Outcome | None:
-        self._admit(request)
+    def _take_now(
+        self, request: _Request, block: bytes, held: HeldBytes, turn: Turn
+    ) -> Outcome | None:
+        self._identify(request)
+        if not turn.come_now():
+            return None
         self._limits.check_size(len(block))
+        self._check_head(request, len(block))
         held.add(len(block))
-        request.received_bytes = len(block)
-        length = checked_length(block, self._limits.decoded_bytes_max)
+        length = self._decoded_length(request, block)
         if length > INLINE_BYTES_MAX:
             return None
         held.add(length)
@@ -210,25 +237,31 @@ class WriteAPI:
         decode_into(block, buffer, length)
         if length:
             check_shape(int(buffer[0]), request.version)
-        outcome = self._service.write_now(request.tenant, buffer[:length], request.version)
+        admitted = self._admission.admit_now(request.tenant, buffer[:length], request.version)
+        outcome = None
+        if admitted is not None:
+            outcome = self._service.write_now(request.tenant, admitted.body, request.version)
+            if outcome is not None:
+                outcome.dropped = (admitted.dropped_samples, admitted.dropped_histograms)
         self._buffers.give_back(buffer)
         return outcome
 
-    async def _take(self, request: _Request, receive: Receive, held: HeldBytes) -> Outcome:
-        self._admit(request)
-        declared = int(request.headers.get(b"content-length", b"0"))
-        block = await read_body(receive, declared, self._limits, held)
+    def _identify(self, request: _Request) -> None:
+        if not self._probes.is_ready:
+            raise NotReady(f"not ready: {self._probes.reason}")
+        request.tenant = self._rule.tenant_of(request.headers)
+
+    def _check_head(self, request: _Request, declared: int) -> None:
+        self._admission.check_active_series(request.tenant)
+        request.version = negotiate(request.headers)
+        self._check_replica(request.headers)
+        self._admission.check_size(request.tenant, declared)
+
+    def _decoded_length(self, request: _Request, block: bytes | bytearray) -> int:
         request.received_bytes = len(block)
         length = checked_length(block, self._limits.decoded_bytes_max)
-        held.add(length)
-        buffer = self._buffers.take(length)
-        await self._decode(block, buffer, length)
-        if length:
-            check_shape(int(buffer[0]), request.version)
-        outcome = await self._service.write(request.tenant, buffer[:length], request.version)
-        # Only now: after an exception storage might still read it, and a lost buffer costs little.
-        self._buffers.give_back(buffer)
-        return outcome
+        self._admission.check_size(request.tenant, length)
+        return length
 
     async def _decode(self, block: bytes | bytearray, buffer: Uint8Array, length: int) -> None:
         if length <= INLINE_BYTES_MAX:
@@ -279,10 +312,11 @@ def answer_of(outcome: Outcome, version: Version) -> Answer:
 
 def _written_headers(outcome: Outcome) -> tuple[tuple[bytes, bytes], ...]:
     """Count what is stored; results count histograms as seen, and refused where they are not."""
-    results = outcome.results
+    results, (samples, histograms) = outcome.results, outcome.dropped
     counts = {
-        b"samples": sum(result.stored + result.duplicates for result in results),
-        b"histograms": sum(r.histograms - r.rejected.get("histogram", 0) for r in results),
+        b"samples": samples + sum(result.stored + result.duplicates for result in results),
+        b"histograms": histograms
+        + sum(r.histograms - r.rejected.get("histogram", 0) for r in results),
         # Exemplars are not stored yet, whatever was seen.
         b"exemplars": 0,
     }

@@ -1,6 +1,6 @@
 """Receive's metrics, under upstream's names.
 
-Forwarding, limits files and hashrings are not offered yet; their counters exist at zero, so that
+Forwarding and hashrings are not offered yet; their counters exist at zero, so that
 dashboards and alerts over them evaluate. `prometheus_tsdb_*{tenant}` is read from storage when
 someone scrapes, never on the write path.
 
@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 
 from thanostack.lib.foundation.ids import Tenant
 from thanostack.lib.tsdb.options import TSDBStats
+from thanostack.receive.limit_metrics import LimitMetrics
 from thanostack.receive.service import Outcome
 from thanostack.runtime.metrics import OTHER_TENANTS, TENANTS_LABELLED_MAX, HTTPMetrics
 from thanostack.runtime.tally import Tally, TallyHistogram
@@ -83,6 +84,7 @@ class ReceiveMetrics:
             "Most bytes of write requests that are held at once.",
             registry=registry,
         ).set(inflight_bytes_max)
+        self.limits = LimitMetrics(registry)
         self._bound: dict[tuple[int, str], tuple[Tally, Tally]] = {}
         self._tenants: set[str] = set()
         _register_unused(registry, replication_factor)
@@ -97,6 +99,8 @@ class ReceiveMetrics:
             samples.observe(result.samples)
             for reason, count in result.rejected.items():
                 self._refused.labels(self._label(tenant), reason).inc(count)
+            if "series_limit" in result.rejected:
+                self.limits.limited(tenant)
 
     def _of_tenant(self, code: int, tenant: str) -> tuple[Tally, Tally]:
         key = (code, self._label(tenant))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from thanostack.lib.foundation.errors import InvalidInput, LimitExceeded, Unavailable
+from thanostack.lib.remotewrite.snappy_body import TOO_LARGE
 from thanostack.runtime.http_common import Message, Receive
 
 _BUSY_RETRY_S: Final = 1
@@ -49,7 +50,7 @@ class BodyLimits:
     def check_size(self, size: int) -> None:
         """Raise LimitExceeded for more compressed bytes than one body may have."""
         if size > self.compressed_bytes_max:
-            raise LimitExceeded("size_bytes_limit", self.compressed_bytes_max, size)
+            raise LimitExceeded("size_bytes_limit", self.compressed_bytes_max, size, text=TOO_LARGE)
 
 
 class InflightBytes:

@@ -71,9 +71,11 @@ class Outcome:
 
     Args:
         parts: tenant, number of series, and its result or failure.
+        dropped: samples and histograms that relabeling took out on purpose: they count as written.
     """
 
     parts: list[tuple[Tenant, int, WriteResult | Exception]] = field(default_factory=list)
+    dropped: tuple[int, int] = (0, 0)
 
     @property
     def results(self) -> list[WriteResult]:
@@ -91,9 +93,18 @@ class Outcome:
     def error(self) -> Exception | None:
         """Return the failure that speaks for the request, None if all was stored."""
         failures = [result for _, _, result in self.parts if isinstance(result, Exception)]
-        if any(result.rejected for result in self.results):
+        limits = [r.series_limit for r in self.results if "series_limit" in r.rejected]
+        if limits:
+            # Worth a retry, and what is stored by then is an exact duplicate; so it goes before
+            # what else was refused, and the text names that too.
+            failures.append(self._above_series_limit(max(limits)))
+        elif any(result.rejected for result in self.results):
             failures.append(SampleRejected(self._rejection()))
         return min(failures, key=_precedence, default=None)
+
+    def _above_series_limit(self, limit: int) -> LimitExceeded:
+        text, detail = "tenant is above active series limit", self._rejection()
+        return LimitExceeded("head_series_limit", limit, limit + 1, text=text, detail=detail)
 
     def _rejection(self) -> str:
         reasons = ", ".join(f"{reason}: {n}" for reason, n in sorted(self.rejected.items()))

@@ -44,13 +44,6 @@ _NO_ROUTING = (
     "on Thanos; they may write to this program"
 )
 _NO_OTLP = "OTLP is not offered yet; /api/v1/otlp answers 404"
-_NO_RELABEL = (
-    "relabeling of writes is not offered yet: relabel in the sender (write_relabel_configs)"
-)
-_NO_LIMITS = (
-    "the limits file is not offered yet: --receive.request-bytes-max and "
-    "--receive.inflight-bytes-max bound requests of every tenant"
-)
 _TLS_OFF = "TLS is not offered yet, so its parameters have nothing to act on"
 
 
@@ -159,24 +152,56 @@ class RoutingFlags(LogAndTracingFlags):
         reason=_NO_FORWARDING,
         hidden=True,
     )
-    receive_relabel_config_file: str = refused(
-        "receive.relabel-config-file", "", "File with relabel rules.", hint=_NO_RELABEL
+
+
+class AdmissionFlags(LogAndTracingFlags):
+    """What a write passes before it is distributed: relabeling, limits, its turn."""
+
+    receive_relabel_config_file: str = flag(
+        "receive.relabel-config-file",
+        "",
+        "File with relabel rules, as Prometheus's, that every write over HTTP goes through.",
     )
-    receive_relabel_config: str = refused(
-        "receive.relabel-config", "", "Text of relabel rules.", hint=_NO_RELABEL
+    receive_relabel_config: str = flag(
+        "receive.relabel-config", "", "Text of relabel rules, instead of a file."
     )
-    receive_limits_config_file: str = refused(
-        "receive.limits-config-file", "", "File with write limits.", hint=_NO_LIMITS, hidden=True
+    receive_relabel_cache_bytes: ByteSize = ours(
+        "receive.relabel-cache-bytes",
+        "256MiB",
+        "Most memory for what relabel rules made of series before, taken as it is needed: about "
+        "300 bytes a series. Series beyond it go through the rules again each time.",
     )
-    receive_limits_config: str = refused(
-        "receive.limits-config", "", "Text of write limits.", hint=_NO_LIMITS, hidden=True
+    receive_limits_config_file: str = flag(
+        "receive.limits-config-file",
+        "",
+        "File with write limits, as Thanos's; read again when it changes.",
+        hidden=True,
     )
-    receive_limits_config_reload_timer: GoDuration = accepted(
+    receive_limits_config: str = flag(
+        "receive.limits-config", "", "Text of write limits, instead of a file.", hidden=True
+    )
+    receive_limits_config_reload_timer: GoDuration = flag(
         "receive.limits-config-reload-timer",
         "1s",
-        "Least time between reloads of the limits.",
-        reason="there is no limits file yet",
+        "How often the limits file and the overrides file are looked at.",
         hidden=True,
+    )
+    receive_overrides_file: str = ours(
+        "receive.overrides-file",
+        "",
+        "File with what differs from tenant to tenant: limits, retention. Read again when it "
+        "changes; see docs/components/receive.md.",
+    )
+    receive_write_queue_max: Unsigned = ours(
+        "receive.write-queue-max",
+        "1000",
+        "Most writes that wait for others while the limits file bounds how many are worked on at "
+        "once (max_concurrency); beyond it writers are told to come back (503).",
+    )
+    receive_write_queue_wait: GoDuration = ours(
+        "receive.write-queue-wait",
+        "5s",
+        "Longest wait of such a write; then its writer is told to come back (503).",
     )
 
 
@@ -464,6 +489,7 @@ class ReceiveSettings(  # noqa: D101 - the module's docstring speaks
     TSDBFlags,
     TenancyFlags,
     ForwardingTLSFlags,
+    AdmissionFlags,
     RoutingFlags,
     RemoteWriteServerFlags,
     RequestLoggingFlags,

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from thanostack.lib.foundation.errors import ThanostackError
 from thanostack.lib.foundation.ids import Tenant
@@ -25,10 +25,13 @@ from thanostack.lib.tsdb.multi_tsdb import MultiTSDB
 from thanostack.lib.tsdb.options import MILESTONES, TSDBOptions, TSDBStats
 from thanostack.receive.grpc_api import ReceiveServicer
 from thanostack.receive.http_api import WriteAPI, WriteOptions
+from thanostack.receive.limits import Limits
+from thanostack.receive.live_limits import LiveLimits
 from thanostack.receive.metrics import ReceiveMetrics, TSDBCollector
 from thanostack.receive.request_body import BodyLimits
 from thanostack.receive.service import WriteService
 from thanostack.receive.settings import ReceiveSettings
+from thanostack.receive.status_api import status_routes
 from thanostack.runtime import kernel_pool
 from thanostack.runtime.grpc_metrics import GrpcMetrics
 from thanostack.runtime.grpc_server import GrpcOptions, GrpcServer
@@ -89,6 +92,8 @@ class Ingestor:
             replication_factor=settings.receive_replication_factor,
             inflight_bytes_max=settings.receive_inflight_bytes_max,
         )
+        self._limits = LiveLimits(settings, process, self._metrics.limits)
+        self._limits.admission.when_changed(self._limit_storage)
         pool = ThreadPoolExecutor(_WRITE_THREADS, thread_name_prefix="write")
         self._service = WriteService(
             self.storage, pool, split_label=settings.receive_split_tenant_label_name
@@ -105,6 +110,7 @@ class Ingestor:
         """Return the application of the HTTP port."""
         pages = FastAPI(title="thanostack receive", docs_url=None, redoc_url=None)
         pages.include_router(common_routes(self._process.probes, self._process.registry))
+        pages.include_router(self._status_routes())
         return pages
 
     def write_api(self) -> WriteAPI:
@@ -124,8 +130,27 @@ class Ingestor:
             metrics=self._metrics,
             probes=self._process.probes,
             log=self._process.log,
-            pages=FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
+            pages=self._write_pages(),
+            admission=self._limits.admission,
         )
+
+    def _write_pages(self) -> FastAPI:
+        pages = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+        pages.include_router(self._status_routes())
+        return pages
+
+    def _status_routes(self) -> APIRouter:
+        settings = self._settings
+        return status_routes(
+            self.storage.tenants,
+            self._process.probes,
+            header=settings.receive_tenant_header,
+            default=Tenant(settings.receive_default_tenant_id),
+        )
+
+    def _limit_storage(self, limits: Limits) -> None:
+        options = self.storage.options
+        self.storage.reconfigure(lambda tenant: limits.of(tenant).tsdb_options(options))
 
     async def open(self) -> None:
         """Replay what is on disk, create the default tenant, and begin maintenance."""
@@ -143,6 +168,7 @@ class Ingestor:
             duration_s=self._process.clock.monotonic_s() - started,
         )
         self._process.supervisor.task("maintenance", self._maintain())
+        await self._limits.start()
 
     async def serve_grpc(self, address: Any) -> None:
         """Serve gRPC on a bound socket, with health that follows readiness."""

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from thanostack.lib.kernels import remote_write_counts as counts_kernels
 from thanostack.lib.kernels import remote_write_split as kernels
 from thanostack.lib.pb import prometheus_remote_pb2 as remote
 from thanostack.testing.guard_page import guarded
+from thanostack.testing.reference import remote_write_counts as counts_reference
 from thanostack.testing.reference import remote_write_split as reference
 
 EXAMPLES = settings(max_examples=50, derandomize=True, deadline=None)
@@ -28,6 +30,7 @@ def requests(draw):
             series.labels.add(name=name, value=value)
         for value, timestamp in samples:
             series.samples.add(value=value, timestamp=timestamp)
+            series.histograms.add(timestamp=timestamp)
     return request.SerializeToString()
 
 
@@ -117,3 +120,15 @@ def test_lying_lengths_are_a_status(data):
     """Lengths beyond the end, endless numbers, cut fixed fields, groups and field zero are -1."""
     runs = np.zeros(5, np.int64)
     assert kernels.message_runs(as_array(data), 0, len(data), 1, runs) == -1
+
+
+@EXAMPLES
+@given(hostile(), st.sampled_from([(1, 4), (5, 3)]))
+def test_counts_equal_the_reference(data, numbers):
+    """Series, samples and histograms of 1.0 and 2.0, and a status for what is no request."""
+    counts = [np.zeros(2, np.int64) for _ in range(2)]
+    expected = counts_reference.remote_write_counts(data, *numbers, counts[0])
+    found = int(counts_kernels.remote_write_counts(as_array(data), *numbers, counts[1]))
+    assert found == expected
+    if expected >= 0:
+        assert counts[0].tolist() == counts[1].tolist()

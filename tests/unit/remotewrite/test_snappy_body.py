@@ -54,7 +54,7 @@ def test_the_ceiling_counts_declared_bytes():
     """A true length above the ceiling is a limit, below it is none; 0 is no ceiling."""
     block = snappy(b"a" * 1000)
     assert checked_length(block, 1000) == checked_length(block, 0) == 1000
-    with pytest.raises(LimitExceeded, match="size_bytes_limit"):
+    with pytest.raises(LimitExceeded, match="write request too large"):
         checked_length(block, 999)
 
 

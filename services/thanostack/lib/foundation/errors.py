@@ -108,10 +108,15 @@ class LimitExceeded(ThanostackError):
         name: the limit's name, as its setting is called.
         limit: the bound.
         actual: what was asked for.
+        text: what is said in place of the name.
+        detail: what is said beside.
     """
 
-    def __init__(self, name: str, limit: float, actual: float) -> None:
-        super().__init__(f"{name}: {actual:.15g} exceeds the limit of {limit:.15g}")
+    def __init__(
+        self, name: str, limit: float, actual: float, *, text: str = "", detail: str = ""
+    ) -> None:
+        message = f"{text or name}: {actual:.15g} exceeds the limit of {limit:.15g}"
+        super().__init__(f"{message}; {detail}" if detail else message)
         self.name, self.limit, self.actual = name, limit, actual
 
 

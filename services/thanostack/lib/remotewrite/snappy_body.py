@@ -25,6 +25,9 @@ from thanostack.lib.model.label_runs import Uint8Array
 DECODED_BYTES_MAX: Final = 32 << 20
 """Default ceiling: Prometheus's own receiver has the same; its senders stay far below 2 MiB."""
 
+TOO_LARGE: Final = "write request too large"
+"""What upstream says of a request of too many bytes."""
+
 _LEAST_BUFFER: Final = 64 << 10
 _LENGTH_BYTES_MAX: Final = 5
 _EXPANSION: Final = 64 / 3
@@ -107,5 +110,5 @@ def checked_length(block: bytes | bytearray | memoryview, ceiling: int = DECODED
     """
     length = declared_length(block)
     if ceiling and length > ceiling:
-        raise LimitExceeded("size_bytes_limit", ceiling, length)
+        raise LimitExceeded("size_bytes_limit", ceiling, length, text=TOO_LARGE)
     return length

@@ -2,6 +2,7 @@
 
     fields_of       the top level of any message, consecutive series as one run
     count_series    how many series a body has, a few nanoseconds each
+    count_all       how many samples and histograms as well
     tenants_of      WriteableStore's request: (tenant, body) parts, as byte ranges
     split_by_label  a body by the value of the split-tenant label
 
@@ -21,6 +22,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from thanostack.lib.foundation.errors import InvalidInput, LimitExceeded
+from thanostack.lib.kernels import remote_write_counts
 from thanostack.lib.kernels import remote_write_split as kernels
 from thanostack.lib.model.label_runs import Int64Array, Uint8Array
 from thanostack.lib.pb import remote_write_v2_pb2
@@ -89,6 +91,30 @@ def count_series(body: Uint8Array, version: Version = 1) -> int:
     """
     number = SERIES_FIELD[version]
     return sum(field.entries for field in fields_of(body, number) if _is_series(field, number))
+
+
+class Counts(NamedTuple):
+    """What a write request carries."""
+
+    series: int
+    samples: int
+    histograms: int
+
+
+def count_all(body: Uint8Array, version: Version = 1) -> Counts:
+    """Return how many series, float samples and native histograms a write request has.
+
+    Raises:
+        InvalidInput: if it is malformed.
+    """
+    counts = np.zeros(2, np.int64)
+    histograms = 4 if version == 1 else 3
+    series = remote_write_counts.remote_write_counts(
+        body, SERIES_FIELD[version], histograms, counts
+    )
+    if series < 0:
+        raise InvalidInput("the request body is not a valid protobuf write request")
+    return Counts(int(series), *counts.tolist())
 
 
 def _is_series(field: Field, number: int) -> bool:

@@ -44,6 +44,8 @@ from thanostack.lib.kernels.head_types import (
 from thanostack.lib.kernels.head_types import FREE_POSTINGS as _FREE_POSTINGS
 from thanostack.lib.model.label_runs import Int64Array, LabelRuns, Uint8Array, uvarint
 from thanostack.lib.model.series import CHUNK_DTYPE, ChunkArray
+from thanostack.lib.tsdb import series_limits
+from thanostack.lib.tsdb.options import NO_LIMITS, SeriesLimits
 from thanostack.lib.tsdb.reserved_memory import prefer_huge_pages, release, reserve
 from thanostack.lib.tsdb.write_columns import WriteColumns
 
@@ -179,12 +181,18 @@ class Head:
 
     # --- write path ------------------------------------------------------------------------
 
-    def resolve(self, columns: WriteColumns) -> tuple[int, Int64Array]:
+    def resolve(
+        self, columns: WriteColumns, limits: SeriesLimits = NO_LIMITS
+    ) -> tuple[int, Int64Array]:
         """Find or create the row of every series of a request.
+
+        Args:
+            columns: of the request.
+            limits: what new series must keep to.
 
         Returns:
             The number of series created, and int64[S] statuses: 0, or why the labels are refused
-            (`label_canonical`); empty when every series was known.
+            (`label_canonical`, `series_limits`); empty when every series was known.
         """
         n = columns.count
         rows = columns.rows[:n]
@@ -199,6 +207,8 @@ class Head:
         )
         created = np.zeros(n + 1, np.int64)
         try:
+            if limits != NO_LIMITS:
+                series_limits.refuse(self.tables, limits, self._canonical, canonical, statuses)
             self._create(self._canonical, canonical, np.zeros(n, np.uint64), rows, created)
         finally:
             # Also when the limit was reached half-way: series made until then are not in the log.

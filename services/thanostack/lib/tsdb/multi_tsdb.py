@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,6 +31,9 @@ from thanostack.lib.tsdb.maintenance import Maintenance, remove_folder
 from thanostack.lib.tsdb.options import Report, TSDBOptions, quiet
 from thanostack.lib.tsdb.tsdb import TSDB
 
+OptionsOf = Callable[[Tenant], TSDBOptions]
+"""Gives the options of a tenant."""
+
 _NOT_TENANTS = {"lost+found"}
 _RETRY_S, _RETRY_MAX_S = 5.0, 300.0
 
@@ -40,7 +43,7 @@ class MultiTSDB:
 
     Args:
         folder: created if missing.
-        options: for each tenant.
+        options: for each tenant, until `reconfigure` says otherwise.
         clock: for future bounds, names and pruning.
         report: gets events; facts carry `tenant`.
     """
@@ -52,6 +55,7 @@ class MultiTSDB:
         self.folder, self.options = folder, options
         self._clock: Clock = clock or SystemClock()
         self._report = report
+        self._options_of: OptionsOf = lambda _: options
         self._tenants: dict[Tenant, TSDB] = {}
         self._quarantined: dict[Tenant, str] = {}
         self._retries: dict[Tenant, tuple[float, float]] = {}
@@ -100,7 +104,8 @@ class MultiTSDB:
         def report(message: str, facts: Mapping[str, object]) -> None:
             self._report(message, {"tenant": tenant, **facts})
 
-        return TSDB(self.folder / tenant, self.options, clock=self._clock, report=report)
+        options = self._options_of(tenant)
+        return TSDB(self.folder / tenant, options, clock=self._clock, report=report)
 
     def tsdb(self, tenant: Tenant) -> TSDB:
         """Return a tenant's storage, creating it on the first write.
@@ -133,10 +138,23 @@ class MultiTSDB:
         """Return the tenants set aside, with the reason."""
         return self._quarantined
 
+    def reconfigure(self, options_of: OptionsOf) -> None:
+        """Give each tenant, open or yet to be opened, options of its own; safe at any time.
+
+        Args:
+            options_of: called with a tenant; only limits and retention of one that is open may
+                differ from what it was opened with.
+        """
+        self._options_of = options_of
+        for tenant, tsdb in self._tenants.items():
+            tsdb.options = options_of(tenant)
+
     def maintain(self) -> None:
         """Do the background work that is due for every tenant; blocking."""
         self._retry_quarantined()
         for tenant, tsdb in self._tenants.items():
+            # One that was being opened while options changed has old ones.
+            tsdb.options = self._options_of(tenant)
             Maintenance(tsdb).run()
             if self._is_idle(tsdb):
                 self._prune(tenant, tsdb)
@@ -171,7 +189,7 @@ class MultiTSDB:
 
     def _is_idle(self, tsdb: TSDB) -> bool:
         """Return whether all samples are older than retention, and nobody writes older ones."""
-        retention, now = self.options.retention_ms, self._clock.now_ms()
+        retention, now = tsdb.options.retention_ms, self._clock.now_ms()
         maxt = tsdb.time_range()[1]
         if not retention or maxt == -(1 << 63) or now - maxt <= retention:
             return False

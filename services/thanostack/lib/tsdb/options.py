@@ -28,8 +28,28 @@ def quiet(message: str, facts: Mapping[str, Any]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class SeriesLimits:
+    """What a new series must keep to; series that are in the head go on. 0 is no limit.
+
+    Args:
+        series: most series in the head.
+        label_names: most labels of a series.
+        label_name_bytes: of each name.
+        label_value_bytes: of each value.
+    """
+
+    series: int = 0
+    label_names: int = 0
+    label_name_bytes: int = 0
+    label_value_bytes: int = 0
+
+
+NO_LIMITS = SeriesLimits()
+
+
+@dataclass(frozen=True, slots=True)
 class TSDBOptions:
-    """Storage of every tenant of a process.
+    """Storage of one tenant; what bounds samples, series and retention may change while it is open.
 
     Args:
         retention_ms: blocks that end this long before the newest one are deleted; 0 keeps all.
@@ -41,7 +61,8 @@ class TSDBOptions:
         segment_bytes: of the log.
         no_lockfile: do not lock the directory.
         too_far_in_future_ms: samples further ahead of the clock are refused; 0 takes all.
-        series_max: bound of series in one tenant's head.
+        series_max: bound of series in one tenant's head, for which address space is reserved.
+        limits: what new series must keep to.
         tenants_max: bound of tenants; each takes two file handles and reserves address space, and
             a header is enough to make one.
     """
@@ -56,6 +77,7 @@ class TSDBOptions:
     no_lockfile: bool = False
     too_far_in_future_ms: int = DAY_MS
     series_max: int = 1 << 23
+    limits: SeriesLimits = NO_LIMITS
     tenants_max: int = 2_000
 
 
@@ -69,6 +91,7 @@ class WriteResult:
         duplicates: of these, stored before with the same bits; a success.
         series_created: new series.
         rejected: reason -> samples refused (for `invalid_labels` and `histogram`: entries).
+        series_limit: the limit of series, where `rejected` has that reason.
         example: one refused series with its reason, "" if none.
         exemplars, histograms: entries seen; neither is stored yet.
         series: in the request.
@@ -79,6 +102,7 @@ class WriteResult:
     duplicates: int = 0
     series_created: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
+    series_limit: int = 0
     example: str = ""
     exemplars: int = 0
     histograms: int = 0

@@ -26,6 +26,7 @@ from thanostack.lib.model.label_order import merge_series
 from thanostack.lib.model.label_runs import Int64Array, Uint8Array
 from thanostack.lib.model.queryable import SeriesQuery
 from thanostack.lib.model.series import SeriesBatch
+from thanostack.lib.tsdb import series_limits
 from thanostack.lib.tsdb.block_list import BlockList
 from thanostack.lib.tsdb.chunks_head import ChunksHeadWriter, load_chunks_head
 from thanostack.lib.tsdb.head import Head, HeadOptions
@@ -59,6 +60,10 @@ _LABEL_FAULTS = {
     label_canonical.EMPTY_VALUE: "empty label value",
     label_canonical.TOO_LONG: "a label name or value of more than 64 KiB",
     label_canonical.NO_LABELS: "no labels, or a reference beyond the symbol table",
+    series_limits.SERIES: "the tenant is above its limit of active series",
+    series_limits.LABEL_NAMES: "more labels than the tenant may give a series",
+    series_limits.LABEL_NAME: "a label name longer than the tenant may have",
+    series_limits.LABEL_VALUE: "a label value longer than the tenant may have",
 }
 
 
@@ -188,7 +193,7 @@ class TSDB:
         head = self.head
         self._check_writable()
         self.last_append_ms = self.clock.now_ms()
-        created, statuses = head.resolve(columns)
+        created, statuses = head.resolve(columns, self.options.limits)
         earliest = self._earliest()
         outcome, length = head.stage(columns, earliest, self._latest())
         if outcome[head_append.OUT_OF_ORDER]:
@@ -258,13 +263,29 @@ class TSDB:
         if columns.histograms:
             result.rejected["histogram"] = columns.histograms
             result.example = "native histograms are not stored yet"
-        refused = int(np.count_nonzero(statuses)) if len(statuses) else 0
-        if refused:
-            result.rejected.setdefault("invalid_labels", refused)
+        if len(statuses) and statuses.any():
+            self._count_series(result, columns, statuses)
         if result.rejected:
             result.example = self._example(columns, outcome, statuses) or result.example
         self._count(result, outcome)
         return result
+
+    def _count_series(
+        self, result: WriteResult, columns: WriteColumns, statuses: Int64Array
+    ) -> None:
+        """Tell series that a limit refused from those whose labels are wrong."""
+        samples = np.diff(columns.offsets[: columns.count + 1])
+        unknown = result.rejected.pop("invalid_labels", 0)
+        for reason, codes in series_limits.REASONS.items():
+            chosen = np.isin(statuses, codes)
+            if chosen.any():
+                count = int(samples[chosen].sum())
+                result.rejected[reason] = count or int(np.count_nonzero(chosen))
+                unknown -= count
+        result.series_limit = self.options.limits.series
+        invalid = int(np.count_nonzero(~np.isin(statuses, (0, *series_limits.STATUSES))))
+        if unknown or invalid:
+            result.rejected["invalid_labels"] = unknown or invalid
 
     def _example(self, columns: WriteColumns, outcome: list[int], statuses: Int64Array) -> str:
         """Return one refused series with its reason."""

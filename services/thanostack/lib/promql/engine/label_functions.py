@@ -14,11 +14,11 @@ import numpy as np
 import re2
 
 from thanostack.lib.foundation.errors import ExecutionFailed
+from thanostack.lib.model.regex_template import Template
 from thanostack.lib.promql.engine.context import QueryContext
 from thanostack.lib.promql.engine.labels import METRIC_NAME
 from thanostack.lib.promql.engine.matrix import StepMatrix, merge_rows
 
-_PLACEHOLDER = re.compile(r"\$(?:\$|([A-Za-z0-9_]+)|\{([A-Za-z0-9_]+)\})", re.ASCII)
 _CHUNKS = re.compile(r"(\d+|\D+)", re.ASCII)
 
 
@@ -37,11 +37,11 @@ def label_replace(context: QueryContext, matrix: StepMatrix, texts: tuple[str, .
     compiled = _compile(pattern)
     if not is_label_name(dst):
         raise ExecutionFailed(f"invalid destination label name in label_replace(): {dst}")
-    parts = _template(replacement)
+    template = Template(replacement)
 
     def replaced(value: bytes) -> bytes | None:
         match = compiled.search(value)
-        return None if match is None else _expand(match, parts)
+        return None if match is None else template.expand(match)
 
     table = context.table
     values = table.map_values(matrix.ids, src, replaced)
@@ -67,37 +67,6 @@ def _compile(pattern: str) -> re2._Regexp:
         raise ExecutionFailed(
             f"invalid regular expression in label_replace(): {pattern}"
         ) from error
-
-
-def _template(text: str) -> list[bytes | int | str]:
-    """Return a Go template as literal bytes, group numbers and group names."""
-    parts: list[bytes | int | str] = []
-    at = 0
-    for found in _PLACEHOLDER.finditer(text):
-        parts.append(text[at : found.start()].encode())
-        at = found.end()
-        name = found.group(1) or found.group(2)
-        if name is None:
-            parts.append(b"$")
-        else:
-            parts.append(int(name) if name.isdigit() else name)
-    # A dollar that begins no placeholder is kept, as is everything after it.
-    parts.append(text[at:].encode())
-    return parts
-
-
-def _expand(match: re2._Match, parts: list[bytes | int | str]) -> bytes:
-    out = b""
-    groups, names = match.re.groups, match.re.groupindex
-    for part in parts:
-        if isinstance(part, bytes):
-            out += part
-        elif isinstance(part, int):
-            out += (match.group(part) or b"") if part <= groups else b""
-        else:
-            index = names.get(part.encode(), names.get(part))
-            out += (match.group(index) or b"") if index is not None else b""
-    return out
 
 
 def label_join(context: QueryContext, matrix: StepMatrix, texts: tuple[str, ...]) -> StepMatrix:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from thanostack.lib.foundation.errors import InvalidMatcher
 from thanostack.lib.model.matchers import Matcher, MatchType
+from thanostack.lib.model.regexes import regex_error
 from thanostack.lib.promql.ast import Position, VectorSelector
 from thanostack.lib.promql.parser.cursor import Cursor
 from thanostack.lib.promql.parser.quoting import unquote
-from thanostack.lib.promql.parser.regexes import regex_error
 from thanostack.lib.promql.parser.tokens import METRIC_NAMES, Kind, Token
 
 METRIC_NAME = "__name__"
