@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 
@@ -24,6 +24,9 @@ from thanostack.lib.storeapi.server import StoreServer
 from thanostack.query.discovery import EndpointSpec
 from thanostack.runtime.error_mapping import GrpcCode
 from thanostack.runtime.grpc_metrics import code_name
+from thanostack.runtime.tls_options import ClientTLSOptions
+from thanostack.runtime.tls_ports import TLS, ClientTLS
+from thanostack.runtime.tls_wire import open_wire
 
 T = TypeVar("T")
 SERIES: Final = "/thanos.Store/Series"
@@ -146,23 +149,57 @@ class LocalEndpoint:
         return await asyncio.to_thread(methods[method], request)
 
 
+class EndpointTLS:
+    """TLS towards endpoints, one object for all that ask for the same.
+
+    Args:
+        tls: of the process.
+    """
+
+    def __init__(self, tls: TLS) -> None:
+        self._tls = tls
+        self._known: dict[ClientTLSOptions, ClientTLS] = {}
+
+    def prepare(self, specs: Iterable[EndpointSpec]) -> None:
+        """Try the files of all endpoints, and forget those of others.
+
+        Raises:
+            SettingsInvalid: if a file is bad; then nothing has changed.
+        """
+        wanted = {spec.tls for spec in specs if spec.tls is not None}
+        made = {
+            options: self._known.get(options) or ClientTLS(self._tls, "endpoints", options=options)
+            for options in wanted
+        }
+        self._known = made
+
+    def connect(self, spec: EndpointSpec, info: EndpointInfo) -> RemoteEndpoint:
+        """Return an endpoint that was prepared."""
+        return RemoteEndpoint(spec, info, None if spec.tls is None else self._known[spec.tls])
+
+
 class RemoteEndpoint:
     """An endpoint behind a socket; made and used on the event loop.
 
     Args:
         spec: address, strictness, whether it is a group.
         info: what is assumed until it answers.
+        tls: towards it, as the spec asks for; None for plain text.
     """
 
     local: Final = None
 
-    def __init__(self, spec: EndpointSpec, info: EndpointInfo) -> None:
+    def __init__(
+        self, spec: EndpointSpec, info: EndpointInfo, tls: ClientTLS | None = None
+    ) -> None:
         self.spec, self.info = spec, info
-        target = f"dns:///{spec.address}" if spec.group else spec.address
-        options: list[tuple[str, Any]] = [*_OPTIONS]
+        is_looked_up = spec.group and tls is None
+        address = f"dns:///{spec.address}" if is_looked_up else spec.address
+        self._wire = open_wire(address, tls, members=spec.members)
+        options: list[tuple[str, Any]] = [*_OPTIONS, *self._wire.options]
         if spec.group:
-            options.append(("grpc.service_config", _GROUP_CONFIG))
-        self._channel = _connect(target, options)
+            options.append(("grpc.service_config", spec.service_config or _GROUP_CONFIG))
+        self._channel = _connect(self._wire.target, options)
 
     @property
     def name(self) -> str:
@@ -200,18 +237,22 @@ class RemoteEndpoint:
         """
         return await self._guarded(self._stream(request, call))
 
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._channel.close(None)
+    async def close(self, grace_s: float | None = None) -> None:
+        """Close the connection once its calls have ended, or after a while.
+
+        Args:
+            grace_s: the while; None to cancel calls at once.
+        """
+        await self._channel.close(grace_s)
+        await self._wire.close()
 
     async def _guarded(self, work: Awaitable[T]) -> T:
         try:
             return await work
         except grpc.aio.AioRpcError as error:
             code = code_name(GrpcCode(error.code().value[0]))
-            raise EndpointUnavailable(
-                f"rpc error: code = {code} desc = {error.details()}"
-            ) from error
+            details = self._wire.explain(error.details() or "")
+            raise EndpointUnavailable(f"rpc error: code = {code} desc = {details}") from error
 
     async def _unary(
         self, method: str, request: bytes, metadata: Any, timeout_s: float | None

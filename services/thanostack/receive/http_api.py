@@ -56,6 +56,7 @@ from thanostack.receive.service import INLINE_BYTES_MAX, Outcome, WriteService
 from thanostack.runtime.error_mapping import error_text, remote_write_status, retry_after_s
 from thanostack.runtime.http_common import (
     ASGI,
+    CLIENT_CERTIFICATE,
     Answer,
     Receive,
     Scope,
@@ -128,13 +129,13 @@ class WriteAPI:
         else:
             self._pending += 1
             try:
-                await self._write(dict(scope["headers"]), receive, send)
+                request = _Request(dict(scope["headers"]), scope.get(CLIENT_CERTIFICATE))
+                await self._write(request, receive, send)
             finally:
                 self._pending -= 1
 
-    async def _write(self, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
+    async def _write(self, request: _Request, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        request = _Request(headers)
         held = HeldBytes(self._inflight)
         try:
             outcome = await self._take(request, receive, held)
@@ -159,7 +160,7 @@ class WriteAPI:
     async def _take(self, request: _Request, receive: Receive, held: HeldBytes) -> Outcome:
         if not self._probes.is_ready:
             raise NotReady(f"not ready: {self._probes.reason}")
-        request.tenant = self._rule.tenant_of(request.headers)
+        request.tenant = self._rule.tenant_of(request.headers, request.certificate)
         request.version = negotiate(request.headers)
         self._check_replica(request.headers)
         declared = int(request.headers.get(b"content-length", b"0"))
@@ -201,10 +202,10 @@ class WriteAPI:
 class _Request:
     """What is known about a request so far."""
 
-    __slots__ = ("headers", "received_bytes", "tenant", "version")
+    __slots__ = ("certificate", "headers", "received_bytes", "tenant", "version")
 
-    def __init__(self, headers: Mapping[bytes, bytes]) -> None:
-        self.headers = headers
+    def __init__(self, headers: Mapping[bytes, bytes], certificate: bytes | None) -> None:
+        self.headers, self.certificate = headers, certificate
         self.received_bytes = 0
         self.tenant = Tenant("")
         self.version: Version = 1

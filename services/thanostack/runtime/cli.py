@@ -119,6 +119,7 @@ def _without_command(parsed: Split) -> int:
 
 def _run(name: str, parsed: Split) -> int:
     settings = load(settings_of(name), parsed.flags)
+    settings.check()
     from thanostack.runtime import kernel_pool, process
 
     _check_addresses(settings)

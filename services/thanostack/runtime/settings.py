@@ -207,6 +207,13 @@ class Settings(BaseModel):
         """Return whether a field collects the values of a repeated flag."""
         return get_origin(cls.model_fields[field].annotation) is tuple
 
+    def check(self) -> None:
+        """Look at the files that flags name, before anything slow begins.
+
+        Raises:
+            SettingsInvalid: naming the flag, the file and what to do.
+        """
+
     def effective(self) -> dict[str, str]:
         """Return every flag with its value as text, secrets masked; to be logged once."""
         return {
