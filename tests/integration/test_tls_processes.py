@@ -183,6 +183,18 @@ def test_files_that_turn_bad_change_nothing(world, receive, query):
     world.web.write_bytes(good_web)
 
 
+def test_they_stop_in_order(world, receive, query):
+    """With connections open, on every port; the code is 0 and nothing is traced back."""
+    clients = [world.client("reader-green", organization="green", common_name="green")]
+    write(clients[0], receive, 5.0)
+    values(clients[0], query)
+    for server in (query, receive):
+        server.stop()
+        assert server.process.returncode == 0
+    log = "".join(path.read_text() for path in world.folder.glob("*.log"))
+    assert "Traceback" not in log
+
+
 def test_a_wrong_start_is_one_line(tmp_path):
     """Said at once, with the flag, and the code is 1."""
     flags = ["--grpc-server-tls-cert=/no.pem", "--grpc-server-tls-key=k", '--label=a="b"']

@@ -205,7 +205,7 @@ class QueryService:
         return Call(
             deadline=deadline,
             metadata=(
-                (TENANT_METADATA, options.tenant),
+                *tenant_metadata(options.tenant),
                 (PATH_METADATA, self._options.stack_id),
             ),
             response_timeout_s=self._options.response_timeout_s,
@@ -283,6 +283,14 @@ class QueryService:
             shown = shown[: options.limit]
             warnings[TRUNCATED] = None
         return shown, list(warnings)
+
+
+def tenant_metadata(tenant: str) -> tuple[tuple[str, str], ...]:
+    """Return what tells endpoints the tenant.
+
+    A name that is not ASCII cannot travel so, and would end the call; endpoints only count by it.
+    """
+    return ((TENANT_METADATA, tenant),) if tenant.isascii() else ()
 
 
 def _union(parts: Iterable[LabelRuns]) -> LabelRuns:

@@ -115,7 +115,8 @@ class _Quiet(uvicorn.Server):
             return
         await super().startup([])
         for bound in sockets:
-            listener = TLSListener(bound, self.tls, self._protocol)
+            # A socket of its own: uvicorn closes the other while ours is still accepted on.
+            listener = TLSListener(bound.dup(), self.tls, self._protocol)
             listener.start()
             self.servers.append(listener)  # type: ignore[arg-type]
 

@@ -17,6 +17,8 @@ def explain(error: Exception) -> str:
         return f"the certificate is not accepted: {error.verify_message}"
     if isinstance(error, ssl.SSLError) and error.reason:
         return _REASONS.get(error.reason, error.reason.lower().replace("_", " "))
+    if isinstance(error, TimeoutError):
+        return "nothing was said in time"
     if isinstance(error, ConnectionResetError | BrokenPipeError) or not str(error):
         return "the connection was closed in the handshake"
     return str(error)

@@ -3,6 +3,9 @@
     accept ──> handshake, in a task, within a time ──good──> protocol.connection_made
                                                    └─bad───> counted, logged, closed
 
+A connection that ends before it says anything is no handshake, and nobody is told: load balancers
+look in this way whether a port is open.
+
 asyncio's `create_server(ssl=…)` keeps one context for ever and says nothing about handshakes that
 fail; `start_tls` on an accepted transport loses the first bytes under uvloop, which reads before it
 can be paused. So we accept ourselves.
@@ -58,16 +61,20 @@ class TLSListener:
         self._accepting = asyncio.get_running_loop().create_task(self._accept())
 
     def close(self) -> None:
-        """Accept no more; handshakes under way are given up."""
-        for task in (self._accepting, *self._handshakes):
-            if task is not None:
-                task.cancel()
+        """Accept no more, and free the port; handshakes under way are given up."""
+        for task in self._handshakes:
+            task.cancel()
+        if self._accepting is None:
+            self._bound.close()
+            return
+        # Not before the loop has let go of it.
+        self._accepting.add_done_callback(lambda _: self._bound.close())
+        self._accepting.cancel()
 
     async def wait_closed(self) -> None:
         """Return when nothing is accepted any more and the port is free."""
         tasks = [task for task in (self._accepting, *self._handshakes) if task is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._bound.close()
 
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
@@ -88,6 +95,10 @@ class TLSListener:
 
     async def _shake_hands(self, connected: socket.socket, peer: str) -> None:
         try:
+            async with asyncio.timeout(self._timeout_s):
+                if not await _says_something(connected):
+                    connected.close()
+                    return
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: _Admission(self._tls, self._make_protocol, peer),
                 connected,
@@ -96,6 +107,7 @@ class TLSListener:
             )
         except (OSError, ValueError) as error:
             self._tls.failed(peer, explain(error))
+            connected.close()
         except BaseException:
             connected.close()
             raise
@@ -120,6 +132,26 @@ class _Admission(asyncio.Protocol):
         protocol = self._make_protocol()
         connected.set_protocol(protocol)
         protocol.connection_made(connected)
+
+
+async def _says_something(connected: socket.socket) -> bool:
+    """Wait for the first byte, without taking it; False if the connection ends instead."""
+    loop = asyncio.get_running_loop()
+    is_readable = loop.create_future()
+    loop.add_reader(connected, _settle, is_readable)
+    try:
+        await is_readable
+    finally:
+        loop.remove_reader(connected)
+    try:
+        return bool(connected.recv(1, socket.MSG_PEEK))
+    except ConnectionError:
+        return False
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def client_certificate(transport: asyncio.BaseTransport) -> bytes | None:

@@ -59,15 +59,15 @@ class _Port:
         )
         self._logged_s, self._unlogged = now_s, 0
 
-    def _loaded(self, cert: PEM) -> None:
+    def _made(self, context: ssl.SSLContext, cert: PEM) -> ssl.SSLContext:
         if cert:
             self._tls.not_after.labels(self._name).set(not_after(cert))
+        return context
 
-    def _told(self, error: SettingsInvalid | None, cert: PEM) -> None:
+    def _told(self, error: SettingsInvalid | None) -> None:
         result = "success" if error is None else "failure"
         self._tls.reloads.labels(self._name, result).inc()
         if error is None:
-            self._loaded(cert)
             self._tls.log.info("TLS files reloaded", port=self._name)
         else:
             self._tls.log.error(
@@ -102,10 +102,9 @@ class ServerTLS(_Port):
         self._options = options
         self._context = Reloading(
             lambda: (*files, *_paths(options())),
-            lambda: server_context(options(), alpn=alpn),
-            lambda error: self._told(error, options().cert),
+            lambda: self._made(server_context(options(), alpn=alpn), options().cert),
+            self._told,
         )
-        self._loaded(options().cert)
 
     def context(self) -> ssl.SSLContext:
         """Return the context for a connection that begins now."""
@@ -134,10 +133,9 @@ class ClientTLS(_Port):
         self.options = options
         self._context = Reloading(
             lambda: _paths(options),
-            lambda: client_context(options, alpn=GRPC_ALPN),
-            lambda error: self._told(error, options.cert),
+            lambda: self._made(client_context(options, alpn=GRPC_ALPN), options.cert),
+            self._told,
         )
-        self._loaded(options.cert)
 
     async def connect(
         self, protocol: Callable[[], asyncio.Protocol], address: str, *, name: str = ""

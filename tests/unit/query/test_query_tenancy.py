@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from thanostack.lib.storeapi.server import LabeledStore, StoreServer, external_run
 from thanostack.query.endpoints import LocalEndpoint
+from thanostack.query.service import tenant_metadata
 from thanostack.query.settings import QuerySettings
 from thanostack.query.wiring import Querier
 from thanostack.runtime.http_common import CLIENT_CERTIFICATE
@@ -147,6 +148,21 @@ async def test_who_it_is_by_certificate(ask, tmp_path):
     for other in (await ask(flag), await ask(flag.replace("commonName", "organization"))):
         answer = await other.get("query", params={"query": "up"}, headers={"THANOS-TENANT": "a"})
         assert (answer.status_code, answer.json()["errorType"]) == (400, "bad_data")
+
+
+def test_how_endpoints_hear_of_it():
+    """As metadata, unless grpcio would refuse the call for it."""
+    assert tenant_metadata("a b") == (("thanos-tenant", "a b"),)
+    assert tenant_metadata("ä") == ()
+
+
+async def test_a_name_beyond_ascii(ask):
+    """It is taken from the header's bytes, as the write path takes it."""
+    client = await ask()
+    answer = await client.get(
+        "query", params={"query": "absent(x)"}, headers=[(b"thanos-tenant", "ä".encode())]
+    )
+    assert answer.json()["data"]["result"][0]["metric"] == {"tenant_id": "ä"}
 
 
 async def test_mistakes(ask):

@@ -138,12 +138,14 @@ async def test_mutual(authority, opened, tmp_path):
 
 
 async def test_bad_handshakes_hurt_nobody_else(authority, opened):
-    """Plain text, silence, an old version, a hang-up: counted, and the next client is served."""
+    """Plain text, silence, an old version, a torn greeting: counted, and others are served."""
     port = opened(authority.issue("server"))
     _, plain = await asyncio.open_connection("127.0.0.1", port.port)
     plain.write(b"GET / HTTP/1.1\r\n\r\n")
     _, silent = await asyncio.open_connection("127.0.0.1", port.port)
     _, gone = await asyncio.open_connection("127.0.0.1", port.port)
+    gone.write(b"\x16\x03\x01\x02\x00")  # the beginning of a ClientHello
+    await asyncio.sleep(0.1)
     gone.transport.abort()
     assert await port.refuses(authority, most=ssl.TLSVersion.TLSv1_2)
     await eventually(lambda: port.failures == 4)
@@ -151,6 +153,20 @@ async def test_bad_handshakes_hurt_nobody_else(authority, opened):
     assert (await port.ask(authority))[0] == b"hello 0"
     for writer in (plain, silent):
         writer.transport.abort()
+
+
+async def test_a_look_is_no_handshake(authority, opened):
+    """Load balancers connect and leave all day: neither counted nor logged."""
+    port = opened(authority.issue("server"))
+    for _ in range(3):
+        _, writer = await asyncio.open_connection("127.0.0.1", port.port)
+        writer.close()
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", port.port)) as looker:  # ended by a reset
+            looker.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    assert (await port.ask(authority))[0] == b"hello 0"
+    await asyncio.sleep(0.1)
+    assert (port.failures, port.lines) == (0, [])
 
 
 async def test_a_new_certificate_is_taken(authority, opened):
