@@ -217,6 +217,9 @@ class TLS:
     def client(self, options: ClientTLSOptions | None, name: str) -> ClientTLS | None:
         """Return the TLS towards gRPC servers; None for plain text.
 
+        What a router dials with is `client(settings.forward_tls, "receivers").connect`, or its own
+        plain connection where that is None.
+
         Raises:
             SettingsInvalid: if a file is bad.
         """
