@@ -231,7 +231,7 @@ def test_we_read_a_real_receiver(files):
             page = ours.api("stores")
             return next((one["lastError"] for kind in page.values() for one in kind), None)
 
-        assert "none is configured" in until("the refusal", error)
+        assert "asks for a certificate, none is given" in until("the refusal", error)
 
 
 def test_promtool_reads_through_a_web_configuration(files, receive):
