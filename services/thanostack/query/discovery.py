@@ -1,4 +1,4 @@
-"""From what was configured to addresses: DNS prefixes and the endpoint file.
+"""From what was configured to addresses: DNS prefixes.
 
     host:port                 itself
     dns+host:port             its AAAA, or else A addresses
@@ -14,23 +14,23 @@ Source: Thanos `pkg/discovery/dns`.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import dns.asyncresolver
 import dns.exception
 import dns.resolver
-import yaml
 
-from thanostack.lib.foundation.errors import EndpointUnavailable, SettingsInvalid
+from thanostack.lib.foundation.errors import EndpointUnavailable
 from thanostack.query.metrics import QueryMetrics
 from thanostack.runtime.logs import Logger
+from thanostack.runtime.tls_options import ClientTLSOptions
 
 PREFIXES: Final = ("dnsdualstack", "dnssrvnoa", "dnssrv", "dns")
 _LOOKUP_TIMEOUT_S: Final = 10.0
-_SPEC_KEYS: Final = frozenset({"address", "strict", "group", "service_config", "client_config"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,55 +41,17 @@ class EndpointSpec:
         address: host:port, or a name with a DNS prefix.
         strict: always listed and queried.
         group: interchangeable addresses behind one name; each call goes to one of them.
+        tls: how it is spoken to; None for plain text.
+        service_config: gRPC's, of a group; empty for ours.
+        members: addresses of a group that were looked up here, as they are for one with TLS.
     """
 
     address: str
     strict: bool = False
     group: bool = False
-
-
-def parse_endpoints(text: str, flag: str) -> tuple[EndpointSpec, ...]:
-    """Return the endpoints that a YAML text lists.
-
-    Raises:
-        SettingsInvalid: naming the flag, if the text is not as documented.
-    """
-    try:
-        document = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise SettingsInvalid(f"--{flag}: not YAML: {error}") from error
-    if not isinstance(document, dict) or not isinstance(document.get("endpoints", []), list):
-        raise SettingsInvalid(f"--{flag}: write a list named endpoints")
-    _refuse_unknown(document, frozenset({"endpoints", "default_client_config"}), flag)
-    _refuse_tls(document.get("default_client_config"), flag)
-    return tuple(_parse_spec(item, flag) for item in document.get("endpoints", []))
-
-
-def _parse_spec(item: Any, flag: str) -> EndpointSpec:
-    if not isinstance(item, dict) or not isinstance(item.get("address"), str):
-        raise SettingsInvalid(f"--{flag}: an endpoint needs an address")
-    _refuse_unknown(item, _SPEC_KEYS, flag)
-    _refuse_tls(item.get("client_config"), flag)
-    spec = EndpointSpec(
-        item["address"], bool(item.get("strict", False)), bool(item.get("group", False))
-    )
-    if spec.strict and spec.address.startswith(tuple(f"{name}+" for name in PREFIXES)):
-        raise SettingsInvalid(f"--{flag}: {spec.address}: a strict endpoint has no DNS prefix")
-    return spec
-
-
-def _refuse_unknown(item: dict[str, Any], known: frozenset[str], flag: str) -> None:
-    unknown = sorted(set(item) - known)
-    if unknown:
-        raise SettingsInvalid(f"--{flag}: unknown key {unknown[0]!r}")
-
-
-def _refuse_tls(config: Any, flag: str) -> None:
-    tls = (config or {}).get("tls_config") or {}
-    if tls.get("enabled") or (config or {}).get("compression") not in {None, "", "none"}:
-        raise SettingsInvalid(
-            f"--{flag}: TLS and compression towards endpoints are not offered yet"
-        )
+    tls: ClientTLSOptions | None = None
+    service_config: str = ""
+    members: tuple[str, ...] = ()
 
 
 class Resolver:
@@ -111,21 +73,26 @@ class Resolver:
         lookups = []
         for spec in specs:
             prefix, _, name = spec.address.partition("+")
-            if spec.group:
+            if spec.group and spec.tls is None:
                 address = name if prefix in PREFIXES else spec.address
-                found[address] = EndpointSpec(address, spec.strict, group=True)
+                found[address] = dataclasses.replace(spec, address=address)
             elif prefix in PREFIXES:
                 lookups.append((spec, prefix, name))
+            elif spec.group:
+                lookups.append((spec, "", spec.address))
             else:
                 found[spec.address] = spec
         answers = await asyncio.gather(*(self._lookup(p, name) for _, p, name in lookups))
-        for (spec, _, _), addresses in zip(lookups, answers, strict=True):
+        for (spec, _, name), addresses in zip(lookups, answers, strict=True):
+            if spec.group:
+                found[name] = dataclasses.replace(spec, address=name, members=tuple(addresses))
+                continue
             for address in addresses:
-                found.setdefault(address, EndpointSpec(address, spec.strict))
+                found.setdefault(address, dataclasses.replace(spec, address=address))
         return found
 
     async def _lookup(self, prefix: str, name: str) -> Sequence[str]:
-        text = f"{prefix}+{name}"
+        text = f"{prefix}+{name}" if prefix else name
         try:
             async with asyncio.timeout(_LOOKUP_TIMEOUT_S):
                 addresses = tuple(sorted(await self._ask(prefix, name)))
@@ -149,6 +116,8 @@ class Resolver:
             return {_joined(address, own) for addresses, own in answers for address in addresses}
         if not host:
             raise EndpointUnavailable(f"missing port in address given for dns lookup: {name}")
+        if not prefix:
+            return {_joined(address, port) for address in await _system_addresses(host)}
         addresses = await self._addresses(host, both=prefix == "dnsdualstack")
         return {_joined(address, port) for address in addresses}
 
@@ -161,9 +130,7 @@ class Resolver:
 
     async def _addresses(self, host: str, *, both: bool) -> set[str]:
         if self._system:
-            loop = asyncio.get_running_loop()
-            found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            return {str(item[4][0]) for item in found}
+            return await _system_addresses(host)
         addresses: set[str] = set()
         for kind in ("AAAA", "A"):
             try:
@@ -174,6 +141,11 @@ class Resolver:
             if addresses and not both:
                 break
         return addresses
+
+
+async def _system_addresses(host: str) -> set[str]:
+    found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return {str(item[4][0]) for item in found}
 
 
 def _joined(address: str, port: str) -> str:

@@ -27,10 +27,10 @@ from thanostack.lib.model.label_runs import Labels
 from thanostack.lib.storeapi.info import EndpointInfo, TSDBInfo, parse_info
 from thanostack.query.discovery import EndpointSpec
 from thanostack.query.endpoints import Endpoint, LocalEndpoint, RemoteEndpoint
-from thanostack.runtime.grpc_call import Observer
 from thanostack.runtime.logs import Logger
 
 INTERVAL_S: Final = 5.0
+_LEAVE_S: Final = 120.0
 
 
 @dataclass(slots=True)
@@ -75,7 +75,7 @@ class EndpointSet:
         local: endpoints of this process, always listed.
         clock: tells when.
         log: told about endpoints that come and go.
-        observer: told about every call to one.
+        connect: makes the endpoint of a spec, with what is assumed until it answers.
     """
 
     def __init__(
@@ -86,11 +86,12 @@ class EndpointSet:
         local: Sequence[LocalEndpoint] = (),
         clock: Clock,
         log: Logger,
-        observer: Observer | None = None,
+        connect: Callable[[EndpointSpec, EndpointInfo], RemoteEndpoint] = RemoteEndpoint,
     ) -> None:
+        self._connect = connect
+        self._leaving: set[asyncio.Task[None]] = set()
         self._resolve, self._times, self._clock, self._log = resolve, times, clock, log
         self._local = tuple(EndpointStatus(endpoint, is_listed=True) for endpoint in local)
-        self._observer = observer or Observer()
         self._known: dict[str, EndpointStatus] = {}
         self._specs: dict[str, EndpointSpec] = {}
         self._resolved_s = float("-inf")
@@ -110,8 +111,10 @@ class EndpointSet:
             self._specs = await self._resolve()
             self._resolved_s = now_s
         for address, status in list(self._known.items()):
-            if self._specs.get(address) != status.spec:
+            if address not in self._specs:
                 await self._close(address, "it is no longer configured")
+            elif self._specs[address] != status.spec:
+                self._replace(address)
         await asyncio.gather(*(self._check(spec) for spec in self._specs.values()))
         self._unlist_unhealthy()
 
@@ -122,6 +125,15 @@ class EndpointSet:
             if status.is_listed and status.answered_ms < oldest_ms and not strict:
                 status.is_listed = False
                 self._log.warning("endpoint is gone", address=address, err=status.error)
+
+    def _replace(self, address: str) -> None:
+        """Make way for a new connection to an endpoint; calls on the old one come to their end."""
+        status = self._known.pop(address)
+        self._log.info("connecting anew, its configuration has changed", address=address)
+        assert isinstance(status.endpoint, RemoteEndpoint)
+        task = asyncio.ensure_future(status.endpoint.close(_LEAVE_S))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
 
     async def _close(self, address: str, reason: str) -> None:
         status = self._known.pop(address)
@@ -134,7 +146,7 @@ class EndpointSet:
         if status is None:
             # Strict: listed before it answered; nothing is known, so it may hold anything.
             unknown = EndpointInfo("", has_store=spec.strict, supports_sharding=False)
-            endpoint = RemoteEndpoint(spec, unknown, self._observer)
+            endpoint = self._connect(spec, unknown)
             status = self._known[spec.address] = EndpointStatus(endpoint, is_listed=spec.strict)
         assert isinstance(status.endpoint, RemoteEndpoint)
         status.checked_ms = self._clock.now_ms()
@@ -170,6 +182,8 @@ class EndpointSet:
 
     async def close(self) -> None:
         """Close all connections."""
+        for task in list(self._leaving):
+            task.cancel()
         for address in list(self._known):
             await self._close(address, "stopping")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 
@@ -25,6 +25,9 @@ from thanostack.query.discovery import EndpointSpec
 from thanostack.runtime.error_mapping import GrpcCode
 from thanostack.runtime.grpc_call import FinishedCall, Observer
 from thanostack.runtime.grpc_metrics import code_name
+from thanostack.runtime.tls_options import ClientTLSOptions
+from thanostack.runtime.tls_ports import TLS, ClientTLS
+from thanostack.runtime.tls_wire import open_wire
 
 T = TypeVar("T")
 SERIES: Final = "/thanos.Store/Series"
@@ -147,24 +150,66 @@ class LocalEndpoint:
         return await asyncio.to_thread(methods[method], request)
 
 
+class EndpointTLS:
+    """TLS towards endpoints, one object for all that ask for the same.
+
+    Args:
+        tls: of the process.
+        observer: told about every call to one of them.
+    """
+
+    def __init__(self, tls: TLS, observer: Observer | None = None) -> None:
+        self._tls, self._observer = tls, observer
+        self._known: dict[ClientTLSOptions, ClientTLS] = {}
+
+    def prepare(self, specs: Iterable[EndpointSpec]) -> None:
+        """Try the files of all endpoints, and forget those of others.
+
+        Raises:
+            SettingsInvalid: if a file is bad; then nothing has changed.
+        """
+        wanted = {spec.tls for spec in specs if spec.tls is not None}
+        made = {
+            options: self._known.get(options) or ClientTLS(self._tls, "endpoints", options=options)
+            for options in wanted
+        }
+        self._known = made
+
+    def connect(self, spec: EndpointSpec, info: EndpointInfo) -> RemoteEndpoint:
+        """Return an endpoint that was prepared."""
+        tls = None if spec.tls is None else self._known[spec.tls]
+        return RemoteEndpoint(spec, info, tls, observer=self._observer)
+
+
 class RemoteEndpoint:
     """An endpoint behind a socket; made and used on the event loop.
 
     Args:
         spec: address, strictness, whether it is a group.
         info: what is assumed until it answers.
+        tls: towards it, as the spec asks for; None for plain text.
         observer: told about every call.
     """
 
     local: Final = None
 
-    def __init__(self, spec: EndpointSpec, info: EndpointInfo, observer: Observer) -> None:
-        self.spec, self.info, self._observer = spec, info, observer
-        target = f"dns:///{spec.address}" if spec.group else spec.address
-        options: list[tuple[str, Any]] = [*_OPTIONS]
+    def __init__(
+        self,
+        spec: EndpointSpec,
+        info: EndpointInfo,
+        tls: ClientTLS | None = None,
+        *,
+        observer: Observer | None = None,
+    ) -> None:
+        self.spec, self.info = spec, info
+        self._observer = observer or Observer()
+        is_looked_up = spec.group and tls is None
+        address = f"dns:///{spec.address}" if is_looked_up else spec.address
+        self._wire = open_wire(address, tls, members=spec.members)
+        options: list[tuple[str, Any]] = [*_OPTIONS, *self._wire.options]
         if spec.group:
-            options.append(("grpc.service_config", _GROUP_CONFIG))
-        self._channel = _connect(target, options)
+            options.append(("grpc.service_config", spec.service_config or _GROUP_CONFIG))
+        self._channel = _connect(self._wire.target, options)
 
     @property
     def name(self) -> str:
@@ -203,9 +248,14 @@ class RemoteEndpoint:
         """
         return await self._guarded(SERIES, self._stream(request, call))
 
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._channel.close(None)
+    async def close(self, grace_s: float | None = None) -> None:
+        """Close the connection once its calls have ended, or after a while.
+
+        Args:
+            grace_s: the while; None to cancel calls at once.
+        """
+        await self._channel.close(grace_s)
+        await self._wire.close()
 
     async def _guarded(self, method: str, work: Awaitable[T]) -> T:
         is_stream, started_s = method == SERIES, time.monotonic()
@@ -216,7 +266,8 @@ class RemoteEndpoint:
             code = GrpcCode.OK
         except grpc.aio.AioRpcError as error:
             code = GrpcCode(error.code().value[0])
-            text = f"rpc error: code = {code_name(code)} desc = {error.details()}"
+            details = self._wire.explain(error.details() or "")
+            text = f"rpc error: code = {code_name(code)} desc = {details}"
             raise EndpointUnavailable(text) from error
         finally:
             duration_s = time.monotonic() - started_s

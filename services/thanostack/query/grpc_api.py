@@ -23,6 +23,7 @@ from thanostack.lib.storeapi.codec import encode_frames, encode_warning
 from thanostack.lib.storeapi.info import TIME_MAX, TIME_MIN, EndpointInfo, encode_info
 from thanostack.lib.storeapi.requests import parse_label_request, parse_series_request
 from thanostack.lib.storeapi.server import SelectLimits, check_limits
+from thanostack.lib.tenancy.rule import DEFAULT_TENANT
 from thanostack.query.endpoint_set import EndpointSet
 from thanostack.query.endpoints import Call
 from thanostack.query.fan_out import FanOut
@@ -119,9 +120,10 @@ class QueryServicer:
         limit = self._options.timeout_s
         deadline = Deadline.after(limit if remaining is None else min(limit, remaining))
         context.on_cancel(deadline.cancel)
-        tenant = context.metadata.get(TENANT_METADATA)
+        # Upstream: the tenant is handed on, a default named, and nothing enforced.
+        tenant = context.metadata.get(TENANT_METADATA, DEFAULT_TENANT)
         path = self._path(context.metadata.get(PATH_METADATA, ""))
-        metadata = ((PATH_METADATA, path), *(((TENANT_METADATA, tenant),) if tenant else ()))
+        metadata = ((PATH_METADATA, path), (TENANT_METADATA, tenant))
         return Call(
             deadline=deadline,
             metadata=metadata,

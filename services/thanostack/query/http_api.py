@@ -41,6 +41,7 @@ from thanostack.lib.foundation.errors import (
     QueryCanceled,
     Unavailable,
 )
+from thanostack.lib.foundation.ids import Tenant
 from thanostack.lib.promapi.compression import GZIP_BYTES_MIN, accepts_gzip, compress
 from thanostack.lib.promapi.envelope import closing, encode_error, encode_success, is_cacheable
 from thanostack.lib.promapi.parameters import Parameters, parse_duration
@@ -53,6 +54,7 @@ from thanostack.query.metrics import QueryMetrics
 from thanostack.query.service import QueryService, RequestOptions
 from thanostack.query.status import StatusPages, stores_page
 from thanostack.runtime.error_mapping import codes_of, error_text
+from thanostack.runtime.http_common import CLIENT_CERTIFICATE
 from thanostack.runtime.process import Process
 
 _CORS: Final = {
@@ -241,14 +243,8 @@ class QueryAPI:
 
     def _request_options(self, request: Request, given: Parameters) -> RequestOptions:
         replicas = tuple(given.texts("replicaLabels[]")) or self._options.replica_labels
-        header = self._tenants.header.lower()
-        headers = {
-            name.encode(): request.headers[name].encode()
-            for name in (header, "thanos-tenant")
-            if name in request.headers
-        }
         return RequestOptions(
-            tenant=self._tenants.tenant_of(headers),
+            tenant=self._tenant_of(request),
             dedup=given.switch("dedup", default=True),
             replica_labels=replicas,
             partial_response=given.switch("partial_response", self._options.partial_response),
@@ -259,6 +255,10 @@ class QueryAPI:
             shard=given.shard(),
             limit=given.limit(),
         )
+
+    def _tenant_of(self, request: Request) -> Tenant:
+        headers = dict(reversed(request.headers.raw))  # the first of a name counts
+        return self._tenants.tenant_of(headers, request.scope.get(CLIENT_CERTIFICATE))
 
     def _deadline(self, given: Parameters) -> Deadline:
         text = given.text("timeout")
@@ -355,7 +355,9 @@ class QueryAPI:
         return await self._respond(request, _Answered(body, is_cacheable(warnings)))
 
     async def _stores(self, request: Request) -> Response:
-        body = encode_success(stores_page(self._endpoints.statuses()))
+        label = self._service.enforced_label
+        tenant = (label, self._tenant_of(request)) if label else None
+        body = encode_success(stores_page(self._endpoints.statuses(), tenant))
         return await self._respond(request, _Answered(iter([body])))
 
     async def _status(self, request: Request) -> Response:

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from thanostack.lib.model.label_runs import LabelRuns
-from thanostack.lib.model.matchers import Matcher, MatchType
+from thanostack.lib.model.matchers import Matcher
 from thanostack.lib.model.queryable import SelectRequest, SeriesSource
 from thanostack.lib.promql.engine.options import Deadline
+from thanostack.lib.promql.parser import enforce_matchers
 from thanostack.lib.storeapi.dedup import Dedup, DedupMode
 from thanostack.lib.storeapi.requests import SeriesRequest, Shard, aggregates_of
 from thanostack.lib.storeapi.series_source import MergedSeries
@@ -52,7 +53,7 @@ class SelectOptions:
         replica_labels: labels that tell replicas apart.
         max_resolution_ms: coarsest data wanted; 0 is raw.
         shard: part of the series; None for all.
-        tenant: (label, value) that every series must have; None enforces nothing.
+        tenant: matcher that every series must fulfil; None enforces nothing.
         batch_size: series that endpoints may put into one message.
     """
 
@@ -60,7 +61,7 @@ class SelectOptions:
     replica_labels: tuple[str, ...] = ()
     max_resolution_ms: int = 0
     shard: Shard | None = None
-    tenant: tuple[str, str] | None = None
+    tenant: Matcher | None = None
     batch_size: int = 4096
 
     @property
@@ -72,9 +73,7 @@ class SelectOptions:
         """Return matchers that cannot leave the tenant: its own replaces any on that label."""
         if self.tenant is None:
             return tuple(matchers)
-        label, value = self.tenant
-        kept = (matcher for matcher in matchers if matcher.name != label)
-        return (*kept, Matcher(MatchType.EQ, label, value))
+        return enforce_matchers(tuple(matchers), self.tenant)
 
 
 def wait_for(

@@ -15,14 +15,16 @@ from typing import Final
 
 import numpy as np
 
+from thanostack.lib.foundation.errors import InvalidInput, ParseError
 from thanostack.lib.foundation.units import HOUR_MS, MINUTE_MS
 from thanostack.lib.model.label_order import sort_runs, take_runs
 from thanostack.lib.model.label_runs import LabelRuns
-from thanostack.lib.model.matchers import Matcher
+from thanostack.lib.model.matchers import Matcher, MatchType
 from thanostack.lib.promapi.envelope import TRUNCATED
+from thanostack.lib.promql.ast import Expr
 from thanostack.lib.promql.engine import Deadline, Engine, QueryResult
 from thanostack.lib.promql.engine.result import MatrixResult, VectorResult
-from thanostack.lib.promql.parser import ParserOptions, parse_expr
+from thanostack.lib.promql.parser import ParserOptions, enforce_query, parse_expr
 from thanostack.lib.storeapi.dedup import DedupMode
 from thanostack.lib.storeapi.requests import LabelRequest, Shard
 from thanostack.query.endpoints import Call
@@ -121,11 +123,12 @@ class QueryService:
         """Return the value of a query at one time.
 
         Raises:
-            ParseError: for a query that does not parse.
+            ParseError: for a query that does not parse; InvalidInput where tenancy is enforced.
             QueryFailed, Unavailable, LimitExceeded: when it cannot be answered.
         """
+        query, expr = self._parsed(query, options.tenant)
         result = self._engine.instant(
-            parse_expr(query, self._parser),
+            expr,
             self._queryable(options, deadline),
             time_ms,
             lookback_ms=self._lookback_ms(options),
@@ -144,11 +147,12 @@ class QueryService:
         """Return the values of a query at (start, end, step), ms.
 
         Raises:
-            ParseError: for a query that does not parse.
+            ParseError: for a query that does not parse; InvalidInput where tenancy is enforced.
             QueryFailed, Unavailable, LimitExceeded: when it cannot be answered.
         """
+        query, expr = self._parsed(query, options.tenant)
         result = self._engine.range(
-            parse_expr(query, self._parser),
+            expr,
             self._queryable(options, deadline),
             *times,
             lookback_ms=self._lookback_ms(options),
@@ -176,15 +180,32 @@ class QueryService:
         )
         return FanOutQueryable(self._fan_out, self._loop, select, self._call(options, deadline))
 
-    def _enforced(self, tenant: str) -> tuple[str, str] | None:
+    @property
+    def enforced_label(self) -> str:
+        """Return the label that must name a request's tenant; "" enforces nothing."""
+        return self._options.enforced_label
+
+    def _enforced(self, tenant: str) -> Matcher | None:
         label = self._options.enforced_label
-        return (label, tenant) if label else None
+        return Matcher(MatchType.EQ, label, tenant) if label else None
+
+    def _parsed(self, query: str, tenant: str) -> tuple[str, Expr]:
+        """Return the query as it may be asked, as text and as tree."""
+        matcher = self._enforced(tenant)
+        if matcher is not None:
+            try:
+                query = enforce_query(query, matcher, self._parser)
+            except ParseError as error:
+                # Upstream: the text, its spelling included.
+                text = f"error parsing query string, when enforcing tenenacy: {error}"
+                raise InvalidInput(text) from error
+        return query, parse_expr(query, self._parser)
 
     def _call(self, options: RequestOptions, deadline: Deadline) -> Call:
         return Call(
             deadline=deadline,
             metadata=(
-                (TENANT_METADATA, options.tenant),
+                *tenant_metadata(options.tenant),
                 (PATH_METADATA, self._options.stack_id),
             ),
             response_timeout_s=self._options.response_timeout_s,
@@ -262,6 +283,14 @@ class QueryService:
             shown = shown[: options.limit]
             warnings[TRUNCATED] = None
         return shown, list(warnings)
+
+
+def tenant_metadata(tenant: str) -> tuple[tuple[str, str], ...]:
+    """Return what tells endpoints the tenant.
+
+    A name that is not ASCII cannot travel so, and would end the call; endpoints only count by it.
+    """
+    return ((TENANT_METADATA, tenant),) if tenant.isascii() else ()
 
 
 def _union(parts: Iterable[LabelRuns]) -> LabelRuns:

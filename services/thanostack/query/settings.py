@@ -9,7 +9,7 @@ from typing import Literal, Self
 
 from pydantic import field_validator, model_validator
 
-from thanostack.lib.foundation.errors import InvalidTenant
+from thanostack.lib.foundation.errors import InvalidTenant, SettingsInvalid
 from thanostack.lib.tenancy.names import checked_tenant
 from thanostack.runtime.label_flags import parse_labels
 from thanostack.runtime.settings import (
@@ -28,12 +28,13 @@ from thanostack.runtime.shared_flags import (
     LogAndTracingFlags,
     RequestLoggingFlags,
     StoreLimitFlags,
+    TLSVersion,
+    check_client_tls,
+    check_web_config,
+    client_tls,
 )
+from thanostack.runtime.tls_options import ClientAuth, ClientTLSOptions
 
-_CLIENT_TLS = (
-    "TLS towards endpoints is not offered yet: leave it out and reach them through a mesh or a "
-    "sidecar that speaks TLS"
-)
 _NOT_PROXIED = "this API of endpoints is not proxied yet, so there is nothing to set"
 _TELEMETRY = "request telemetry has buckets of its own"
 
@@ -231,11 +232,11 @@ class SelectionFlags(LogAndTracingFlags):
     )
     query_tenant_certificate_field: Literal[
         "", "organization", "organizationalUnit", "commonName"
-    ] = refused(
+    ] = flag(
         "query.tenant-certificate-field",
         "",
-        "Field of the client's certificate that names the tenant.",
-        hint="this port offers no TLS yet: let the proxy in front set the tenant header",
+        "Field of the client's certificate that names the tenant; headers are not looked at then. "
+        "It needs client certificates, which --http.config asks for.",
     )
     query_enforce_tenancy: bool = flag(
         "query.enforce-tenancy", "false", "Answer only with series of the request's tenant."
@@ -378,38 +379,28 @@ class DiscoveryFlags(LogAndTracingFlags):
 class EndpointClientFlags(LogAndTracingFlags):
     """The gRPC client towards endpoints."""
 
-    grpc_client_tls_secure: bool = refused(
-        "grpc-client-tls-secure", "false", "Use TLS towards endpoints.", hint=_CLIENT_TLS
+    grpc_client_tls_secure: bool = flag(
+        "grpc-client-tls-secure", "false", "Use TLS towards endpoints."
     )
-    grpc_client_tls_skip_verify: bool = refused(
-        "grpc-client-tls-skip-verify",
-        "false",
-        "Do not verify endpoints' certificates.",
-        hint=_CLIENT_TLS,
+    grpc_client_tls_skip_verify: bool = flag(
+        "grpc-client-tls-skip-verify", "false", "Do not verify endpoints' certificates."
     )
-    grpc_client_tls_cert: str = refused(
-        "grpc-client-tls-cert", "", "Certificate of this client.", hint=_CLIENT_TLS
+    grpc_client_tls_cert: str = flag(
+        "grpc-client-tls-cert", "", "Certificate that endpoints are shown, a PEM file."
     )
-    grpc_client_tls_key: str = refused(
-        "grpc-client-tls-key", "", "Key of this client.", hint=_CLIENT_TLS
-    )
-    grpc_client_tls_ca: str = refused(
+    grpc_client_tls_key: str = flag("grpc-client-tls-key", "", "Key of that certificate.")
+    grpc_client_tls_ca: str = flag(
         "grpc-client-tls-ca",
         "",
-        "CA that endpoints' certificates must come from.",
-        hint=_CLIENT_TLS,
+        "CA that endpoints' certificates must come from; the system's by default.",
     )
-    grpc_client_tls_min_version: Literal["1.0", "1.1", "1.2", "1.3"] = accepted(
-        "grpc-client-tls-min-version",
-        "1.3",
-        "Least TLS version towards endpoints.",
-        reason="TLS towards endpoints is not offered yet",
+    grpc_client_tls_min_version: TLSVersion = flag(
+        "grpc-client-tls-min-version", "1.3", "Least TLS version towards endpoints."
     )
-    grpc_client_server_name: str = refused(
+    grpc_client_server_name: str = flag(
         "grpc-client-server-name",
         "",
-        "Name that endpoints' certificates must bear.",
-        hint=_CLIENT_TLS,
+        "Name that endpoints' certificates must bear; the host of the address by default.",
     )
     grpc_compression: Literal["none", "snappy"] = refused(
         "grpc-compression",
@@ -436,6 +427,25 @@ class EndpointClientFlags(LogAndTracingFlags):
         "4096",
         "Series that endpoints may put into one message; real Thanos asks for 64.",
     )
+
+    @model_validator(mode="after")
+    def _endpoint_tls_is_complete(self) -> Self:
+        client_tls(self, "grpc-client-tls", self.grpc_client_server_name)
+        return self
+
+    @property
+    def endpoint_tls(self) -> ClientTLSOptions | None:
+        """Return the TLS that flags ask for towards endpoints; None for plain text."""
+        return client_tls(self, "grpc-client-tls", self.grpc_client_server_name)
+
+    def check(self) -> None:
+        """Look at the files that flags name.
+
+        Raises:
+            SettingsInvalid: naming the flag, the file and what to do.
+        """
+        super().check()
+        check_client_tls(self.endpoint_tls)
 
 
 class WebFlags(LogAndTracingFlags):
@@ -498,3 +508,20 @@ class QuerySettings(
     LogAndTracingFlags,
 ):
     """Everything `thanostack query` can be told."""
+
+    def check(self) -> None:
+        """Look at the files that flags name.
+
+        Raises:
+            SettingsInvalid: naming the flag, the file and what to do.
+        """
+        super().check()
+        if not self.query_tenant_certificate_field:
+            return
+        tls = check_web_config(self.http_config, "http.config").tls if self.http_config else None
+        if tls is None or tls.client_auth is ClientAuth.NONE:
+            raise SettingsInvalid(
+                "--query.tenant-certificate-field: no certificates of clients are asked for; give "
+                "--http.config a file with tls_server_config, client_ca_file and "
+                "client_auth_type: RequireAndVerifyClientCert"
+            )

@@ -29,22 +29,40 @@ def _mapping(labels: Labels) -> dict[str, str]:
     return {n.decode(errors="replace"): v.decode(errors="replace") for n, v in labels}
 
 
-def stores_page(statuses: Iterable[EndpointStatus]) -> dict[str, list[dict[str, Any]]]:
-    """Return the listed endpoints, by type."""
+def stores_page(
+    statuses: Iterable[EndpointStatus], tenant: tuple[str, str] | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the listed endpoints, by type.
+
+    Args:
+        statuses: of the endpoints.
+        tenant: label and value where tenancy is enforced: label sets of other tenants are left
+            out, and endpoints that have nothing else. None shows all, as upstream always does.
+    """
     page: dict[str, list[dict[str, Any]]] = {}
     for status in statuses:
         info = status.endpoint.info
+        shown = [labels for labels in info.label_sets if _may_see(labels, tenant)]
+        if info.label_sets and not shown:
+            continue
         page.setdefault(info.component or "store", []).append(
             {
                 "name": status.endpoint.name,
                 "lastCheck": _rfc3339(status.checked_ms),
                 "lastError": status.error or None,
-                "labelSets": [_mapping(labels) for labels in info.label_sets],
+                "labelSets": [_mapping(labels) for labels in shown],
                 "minTime": info.mint,
                 "maxTime": info.maxt,
             }
         )
     return page
+
+
+def _may_see(labels: Labels, tenant: tuple[str, str] | None) -> bool:
+    if tenant is None:
+        return True
+    label, value = tenant[0].encode(), tenant[1].encode()
+    return dict(labels).get(label, value) == value
 
 
 @dataclass(frozen=True, slots=True)

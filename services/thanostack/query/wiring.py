@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Final
 
 from fastapi import FastAPI
 
-from thanostack.lib.foundation.errors import SettingsInvalid
 from thanostack.lib.foundation.ids import Tenant
 from thanostack.lib.foundation.units import MINUTE_MS
 from thanostack.lib.model.label_runs import Labels
@@ -26,9 +24,10 @@ from thanostack.lib.promql.parser import ParserOptions
 from thanostack.lib.storeapi.dedup import DedupMode
 from thanostack.lib.storeapi.server import SelectLimits
 from thanostack.lib.tenancy.rule import TenantRule
-from thanostack.query.discovery import EndpointSpec, Resolver, parse_endpoints
+from thanostack.query.configured import configured_endpoints
+from thanostack.query.discovery import Resolver
 from thanostack.query.endpoint_set import EndpointCollector, EndpointSet, EndpointTimes
-from thanostack.query.endpoints import LocalEndpoint
+from thanostack.query.endpoints import EndpointTLS, LocalEndpoint
 from thanostack.query.fan_out import FanOut
 from thanostack.query.grpc_api import QueryServicer
 from thanostack.query.http_api import APIOptions, QueryAPI
@@ -40,9 +39,11 @@ from thanostack.runtime.grpc_call import Handlers
 from thanostack.runtime.grpc_metrics import GrpcMetrics
 from thanostack.runtime.grpc_server import GrpcOptions, GrpcServer
 from thanostack.runtime.http_common import common_routes
-from thanostack.runtime.http_server import HTTPServer, listen
+from thanostack.runtime.http_server import listen
 from thanostack.runtime.metrics import HTTPMetrics
 from thanostack.runtime.process import Process
+from thanostack.runtime.tls_options import GRPC_ALPN
+from thanostack.runtime.web_port import pages_port
 from thanostack.web.pages import mount_page
 
 _FIRST_DISCOVERY_MAX_S: Final = 30.0
@@ -53,7 +54,7 @@ async def start(settings: QuerySettings, process: Process) -> None:
     http_socket = listen(settings.http_address, "http-address")
     grpc_socket = listen(settings.grpc_address, "grpc-address")
     querier = Querier(settings, process)
-    pages = HTTPServer(querier.pages(), http_socket, grace_s=settings.http_grace_period / 1000)
+    pages = pages_port(querier.pages(), http_socket, settings, process)
     process.supervisor.task("http", pages.serve())
     process.supervisor.drain("http", pages.stop)
     await querier.serve_grpc(grpc_socket)
@@ -92,14 +93,15 @@ class Querier:
             metrics=self._metrics,
             log=process.log,
         )
-        self._specs = _configured(settings, process)
+        tls = EndpointTLS(process.tls, GrpcMetrics(process.registry, "client"))
+        self._specs = configured_endpoints(settings, process, tls)
         self._endpoints = EndpointSet(
             lambda: resolver.resolve(self._specs()),
             times=_times(settings),
             local=local,
             clock=process.clock,
             log=process.log,
-            observer=GrpcMetrics(process.registry, "client"),
+            connect=tls.connect,
         )
         EndpointCollector(self._endpoints, settings.query_conn_metric_label, process.registry)
         self._selector: Labels = tuple(
@@ -132,7 +134,9 @@ class Querier:
             self._pool,
             options=api_options(settings),
             tenants=TenantRule(
-                settings.query_tenant_header, Tenant(settings.query_default_tenant_id)
+                settings.query_tenant_header,
+                Tenant(settings.query_default_tenant_id),
+                settings.query_tenant_certificate_field or None,
             ),
             pages=StatusPages(
                 settings.effective(), process.clock.now_ms(), settings.query_max_concurrent
@@ -175,6 +179,7 @@ class Querier:
                 connection_age_s=self._settings.grpc_server_max_connection_age / 1000
             ),
             observer=GrpcMetrics(self._process.registry, handlers=handlers),
+            tls=self._process.tls.server(self._settings.grpc_tls, "grpc", alpn=GRPC_ALPN),
         )
         await self._grpc.start()
         self._process.probes.watch(self._grpc.set_serving)
@@ -212,53 +217,6 @@ def _times(settings: QuerySettings) -> EndpointTimes:
         settings.store_unhealthy_timeout / 1000,
         settings.store_sd_dns_interval / 1000,
     )
-
-
-def _configured(
-    settings: QuerySettings, process: Process
-) -> Callable[[], tuple[EndpointSpec, ...]]:
-    """Return a function that gives the configured endpoints, the file read again when it is time.
-
-    Raises:
-        SettingsInvalid: if the endpoint file is wrong at the start.
-    """
-    fixed = [
-        *(EndpointSpec(address) for address in (*settings.endpoint, *settings.store)),
-        *(EndpointSpec(address, strict=True) for address in settings.endpoint_strict),
-        *(EndpointSpec(address, group=True) for address in settings.endpoint_group),
-        *(
-            EndpointSpec(address, strict=True, group=True)
-            for address in settings.endpoint_group_strict
-        ),
-    ]
-    if settings.endpoint_sd_config:
-        fixed += parse_endpoints(settings.endpoint_sd_config, "endpoint.sd-config")
-    if not settings.endpoint_sd_config_file:
-        return lambda: tuple(fixed)
-    path = Path(settings.endpoint_sd_config_file)
-    listed = _read_endpoints(path)
-    read_s = process.clock.monotonic_s()
-
-    def configured() -> tuple[EndpointSpec, ...]:
-        nonlocal listed, read_s
-        now_s = process.clock.monotonic_s()
-        if now_s - read_s >= settings.endpoint_sd_config_reload_interval / 1000:
-            read_s = now_s
-            try:
-                listed = _read_endpoints(path)
-            except SettingsInvalid as error:
-                process.log.warning("endpoint file is wrong, keeping the last one", err=error)
-        return (*fixed, *listed)
-
-    return configured
-
-
-def _read_endpoints(path: Path) -> tuple[EndpointSpec, ...]:
-    flag = "endpoint.sd-config-file"
-    try:
-        return parse_endpoints(path.read_text(encoding="utf-8"), flag)
-    except OSError as error:
-        raise SettingsInvalid(f"--{flag}: cannot read {path}: {error}") from error
 
 
 def engine_options(settings: QuerySettings) -> EngineOptions:

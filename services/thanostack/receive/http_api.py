@@ -61,6 +61,7 @@ from thanostack.receive.write_gate import Turn
 from thanostack.runtime.error_mapping import error_text, remote_write_status, retry_after_s
 from thanostack.runtime.http_common import (
     ASGI,
+    CLIENT_CERTIFICATE,
     Answer,
     Receive,
     Scope,
@@ -137,13 +138,13 @@ class WriteAPI:
         else:
             self._pending += 1
             try:
-                await self._write(dict(scope["headers"]), receive, send)
+                request = _Request(dict(scope["headers"]), scope.get(CLIENT_CERTIFICATE))
+                await self._write(request, receive, send)
             finally:
                 self._pending -= 1
 
-    async def _write(self, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
+    async def _write(self, request: _Request, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        request = _Request(headers)
         held, turn = HeldBytes(self._inflight), self._admission.turn()
         try:
             outcome = await self._take(request, receive, held, turn)
@@ -249,7 +250,7 @@ class WriteAPI:
     def _identify(self, request: _Request) -> None:
         if not self._probes.is_ready:
             raise NotReady(f"not ready: {self._probes.reason}")
-        request.tenant = self._rule.tenant_of(request.headers)
+        request.tenant = self._rule.tenant_of(request.headers, request.certificate)
 
     def _check_head(self, request: _Request, declared: int) -> None:
         self._admission.check_active_series(request.tenant)
@@ -288,10 +289,10 @@ class WriteAPI:
 class _Request:
     """What is known about a request so far."""
 
-    __slots__ = ("headers", "in_flight", "received_bytes", "tenant", "version")
+    __slots__ = ("certificate", "headers", "in_flight", "received_bytes", "tenant", "version")
 
-    def __init__(self, headers: Mapping[bytes, bytes]) -> None:
-        self.headers = headers
+    def __init__(self, headers: Mapping[bytes, bytes], certificate: bytes | None = None) -> None:
+        self.headers, self.certificate = headers, certificate
         self.in_flight: Gauge | None = None
         self.received_bytes = 0
         self.tenant = Tenant("")

@@ -27,7 +27,6 @@ from thanostack.runtime.settings import (
     refused,
 )
 from thanostack.runtime.shared_flags import (
-    NO_TLS,
     GRPCServerFlags,
     HTTPServerFlags,
     LogAndTracingFlags,
@@ -35,7 +34,15 @@ from thanostack.runtime.shared_flags import (
     RequestLoggingFlags,
     StoreLimitFlags,
     TLSVersion,
+    check_client_tls,
+    check_server_tls,
+    check_web_config,
+    client_tls,
+    curves_exist,
+    server_tls,
+    suites_exist,
 )
+from thanostack.runtime.tls_options import ClientTLSOptions, ServerTLSOptions
 
 _NO_FORWARDING = "this version stores what it is sent and forwards nothing"
 _NO_UPLOAD = "blocks are not uploaded yet"
@@ -44,7 +51,6 @@ _NO_ROUTING = (
     "on Thanos; they may write to this program"
 )
 _NO_OTLP = "OTLP is not offered yet; /api/v1/otlp answers 404"
-_TLS_OFF = "TLS is not offered yet, so its parameters have nothing to act on"
 
 
 class RemoteWriteServerFlags(LogAndTracingFlags):
@@ -53,23 +59,39 @@ class RemoteWriteServerFlags(LogAndTracingFlags):
     remote_write_address: str = flag(
         "remote-write.address", "0.0.0.0:19291", "Address for remote write: host:port or :port."
     )
-    remote_write_server_tls_cert: str = refused(
-        "remote-write.server-tls-cert", "", "Certificate of the write port.", hint=NO_TLS
+    remote_write_server_tls_cert: str = flag(
+        "remote-write.server-tls-cert",
+        "",
+        "Certificate of the write port, a PEM file; none is plain text.",
     )
-    remote_write_server_tls_key: str = refused(
-        "remote-write.server-tls-key", "", "Key of the write port.", hint=NO_TLS
+    remote_write_server_tls_key: str = flag(
+        "remote-write.server-tls-key", "", "Key of that certificate."
     )
-    remote_write_server_tls_client_ca: str = refused(
-        "remote-write.server-tls-client-ca", "", "CA of senders' certificates.", hint=NO_TLS
+    remote_write_server_tls_client_ca: str = flag(
+        "remote-write.server-tls-client-ca",
+        "",
+        "CA that senders' certificates must come from; without it none is asked for.",
     )
-    remote_write_server_tls_min_version: TLSVersion = accepted(
-        "remote-write.server-tls-min-version", "1.3", "Least TLS version.", reason=_TLS_OFF
+    remote_write_server_tls_min_version: TLSVersion = flag(
+        "remote-write.server-tls-min-version", "1.3", "Least TLS version of the write port."
     )
-    remote_write_server_tls_ciphers: tuple[str, ...] = accepted(
-        "remote-write.server-tls-ciphers", (), "TLS cipher suites.", reason=_TLS_OFF
+    remote_write_server_tls_ciphers: tuple[str, ...] = flag(
+        "remote-write.server-tls-ciphers",
+        (),
+        "TLS cipher suites of the write port, by Go's names (repeated); those of 1.3 are always "
+        "on.",
     )
-    remote_write_server_tls_curves: tuple[str, ...] = accepted(
-        "remote-write.server-tls-curves", (), "TLS curves.", reason=_TLS_OFF
+    remote_write_server_tls_curves: tuple[str, ...] = flag(
+        "remote-write.server-tls-curves",
+        (),
+        "TLS curve of the write port: CurveP256, CurveP384, CurveP521 or X25519; one, or all four.",
+    )
+    remote_write_http_config: str = ours(
+        "remote-write.http-config",
+        "",
+        "File in Prometheus's web configuration format for the write port, as --http.config is for "
+        "the HTTP port: basic authentication of senders, headers, rate limit. TLS of the flags "
+        "above goes before the file's.",
     )
     receive_request_bytes_max: ByteSize = ours(
         "receive.request-bytes-max",
@@ -82,6 +104,30 @@ class RemoteWriteServerFlags(LogAndTracingFlags):
         "512MiB",
         "Most bytes of write requests held at once; beyond it writers are told to come back (503).",
     )
+
+    _write_suites = field_validator("remote_write_server_tls_ciphers")(suites_exist)
+    _write_curves = field_validator("remote_write_server_tls_curves")(curves_exist)
+
+    @model_validator(mode="after")
+    def _write_tls_is_complete(self) -> Self:
+        server_tls(self, "remote-write.server-tls")
+        return self
+
+    @property
+    def write_tls(self) -> ServerTLSOptions | None:
+        """Return the TLS that flags ask for on the write port; None for plain text."""
+        return server_tls(self, "remote-write.server-tls")
+
+    def check(self) -> None:
+        """Look at the files that flags name.
+
+        Raises:
+            SettingsInvalid: naming the flag, the file and what to do.
+        """
+        super().check()
+        check_server_tls(self.write_tls)
+        if self.remote_write_http_config:
+            check_web_config(self.remote_write_http_config, "remote-write.http-config")
 
 
 class RoutingFlags(LogAndTracingFlags):
@@ -208,30 +254,50 @@ class AdmissionFlags(LogAndTracingFlags):
 class ForwardingTLSFlags(LogAndTracingFlags):
     """TLS towards other receivers."""
 
-    remote_write_client_tls_cert: str = accepted(
-        "remote-write.client-tls-cert", "", "Certificate for forwards.", reason=_NO_FORWARDING
+    remote_write_client_tls_cert: str = flag(
+        "remote-write.client-tls-cert", "", "Certificate that other receivers are shown."
     )
-    remote_write_client_tls_key: str = accepted(
-        "remote-write.client-tls-key", "", "Key for forwards.", reason=_NO_FORWARDING
+    remote_write_client_tls_key: str = flag(
+        "remote-write.client-tls-key", "", "Key of that certificate."
     )
-    remote_write_client_tls_secure: bool = accepted(
-        "remote-write.client-tls-secure", "false", "TLS for forwards.", reason=_NO_FORWARDING
+    remote_write_client_tls_secure: bool = flag(
+        "remote-write.client-tls-secure", "false", "Use TLS towards other receivers."
     )
-    remote_write_client_tls_skip_verify: bool = accepted(
-        "remote-write.client-tls-skip-verify",
-        "false",
-        "Do not verify receivers' certificates.",
-        reason=_NO_FORWARDING,
+    remote_write_client_tls_skip_verify: bool = flag(
+        "remote-write.client-tls-skip-verify", "false", "Do not verify receivers' certificates."
     )
-    remote_write_client_tls_ca: str = accepted(
-        "remote-write.client-tls-ca", "", "CA of other receivers.", reason=_NO_FORWARDING
+    remote_write_client_tls_ca: str = flag(
+        "remote-write.client-tls-ca",
+        "",
+        "CA that receivers' certificates must come from; the system's by default.",
     )
-    remote_write_client_server_name: str = accepted(
-        "remote-write.client-server-name", "", "Name to verify.", reason=_NO_FORWARDING
+    remote_write_client_server_name: str = flag(
+        "remote-write.client-server-name",
+        "",
+        "Name that receivers' certificates must bear; the host of the address by default.",
     )
-    remote_write_client_tls_min_version: TLSVersion = accepted(
-        "remote-write.client-tls-min-version", "1.3", "Least TLS version.", reason=_NO_FORWARDING
+    remote_write_client_tls_min_version: TLSVersion = flag(
+        "remote-write.client-tls-min-version", "1.3", "Least TLS version towards receivers."
     )
+
+    @model_validator(mode="after")
+    def _forward_tls_is_complete(self) -> Self:
+        client_tls(self, "remote-write.client-tls", self.remote_write_client_server_name)
+        return self
+
+    @property
+    def forward_tls(self) -> ClientTLSOptions | None:
+        """Return the TLS towards other receivers; None for plain text."""
+        return client_tls(self, "remote-write.client-tls", self.remote_write_client_server_name)
+
+    def check(self) -> None:
+        """Look at the files that flags name.
+
+        Raises:
+            SettingsInvalid: naming the flag, the file and what to do.
+        """
+        super().check()
+        check_client_tls(self.forward_tls)
 
 
 class TenancyFlags(LogAndTracingFlags):
@@ -249,11 +315,11 @@ class TenancyFlags(LogAndTracingFlags):
     )
     receive_tenant_certificate_field: Literal[
         "", "organization", "organizationalUnit", "commonName"
-    ] = refused(
+    ] = flag(
         "receive.tenant-certificate-field",
         "",
-        "Field of the client's certificate that names the tenant.",
-        hint="it needs TLS, which is not offered yet: use --receive.tenant-header",
+        "Field of the sender's certificate that names the tenant; headers are not looked at then. "
+        "It needs --remote-write.server-tls-client-ca.",
     )
     receive_default_tenant_id: str = flag(
         "receive.default-tenant-id", "default-tenant", "Tenant of requests that name none."
@@ -499,4 +565,11 @@ class ReceiveSettings(  # noqa: D101 - the module's docstring speaks
     HTTPServerFlags,
     LogAndTracingFlags,
 ):
-    pass
+    @model_validator(mode="after")
+    def _certificates_are_asked_for(self) -> Self:
+        if self.receive_tenant_certificate_field and not self.remote_write_server_tls_client_ca:
+            raise ValueError(
+                "--receive.tenant-certificate-field needs certificates of senders: give "
+                "--remote-write.server-tls-cert, -key and -client-ca"
+            )
+        return self

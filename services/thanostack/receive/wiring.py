@@ -11,6 +11,7 @@ ready
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -39,6 +40,8 @@ from thanostack.runtime.http_common import common_routes
 from thanostack.runtime.http_server import HTTPServer, listen
 from thanostack.runtime.metrics import HTTPMetrics
 from thanostack.runtime.process import Process
+from thanostack.runtime.tls_options import GRPC_ALPN
+from thanostack.runtime.web_port import pages_port, web_port
 
 MAINTENANCE_INTERVAL_S: Final = 5.0
 _WRITE_THREADS: Final = 4
@@ -50,10 +53,8 @@ async def start(settings: ReceiveSettings, process: Process) -> None:
     grpc_socket = listen(settings.grpc_address, "grpc-address")
     write_socket = listen(settings.remote_write_address, "remote-write.address")
     ingestor = Ingestor(settings, process)
-    http_grace_s = settings.http_grace_period / 1000
-    pages = HTTPServer(ingestor.pages(), http_socket, grace_s=http_grace_s)
-    write_api = ingestor.write_api()
-    writes = HTTPServer(write_api, write_socket, grace_s=http_grace_s, direct=write_api)
+    pages = pages_port(ingestor.pages(), http_socket, settings, process)
+    writes = write_port(ingestor.write_api(), write_socket, settings, process)
     for name, server in (("http", pages), ("remote-write", writes)):
         process.supervisor.task(name, server.serve())
         process.supervisor.drain(name, server.stop)
@@ -187,6 +188,7 @@ class Ingestor:
             log=self._process.log,
             options=GrpcOptions(connection_age_s=settings.grpc_server_max_connection_age / 1000),
             observer=GrpcMetrics(self._process.registry, handlers=handlers),
+            tls=self._process.tls.server(settings.grpc_tls, "grpc", alpn=GRPC_ALPN),
         )
         await self._grpc.start()
         self._process.probes.watch(self._grpc.set_serving)
@@ -249,6 +251,26 @@ class Ingestor:
         if self._maintaining is not None and not self._maintaining.done():
             await asyncio.wait([self._maintaining])
         await asyncio.to_thread(self.storage.close)
+
+
+def write_port(
+    application: WriteAPI, bound: socket.socket, settings: ReceiveSettings, process: Process
+) -> HTTPServer:
+    """Return the server of the write port.
+
+    Raises:
+        SettingsInvalid: if a file of its TLS or its web configuration is bad.
+    """
+    return web_port(
+        application,
+        bound,
+        "remote-write",
+        process,
+        grace_s=settings.http_grace_period / 1000,
+        config=("remote-write.http-config", settings.remote_write_http_config),
+        tls=settings.write_tls,
+        direct=application,
+    )
 
 
 def tsdb_options(settings: ReceiveSettings) -> TSDBOptions:

@@ -91,6 +91,10 @@ def _dispatch(name: str | None, rest: list[str]) -> int:
         name, rest = (rest[0] if rest else None), ["--help"]
     if name is None:
         return _without_command(split(rest, LogAndTracingFlags))
+    if name == "check-config":
+        from thanostack.runtime import check_config
+
+        return check_config.main(rest)
     if name in NOT_THERE_YET or (name in COMMANDS and not is_there(name)):
         raise SettingsInvalid(
             f"the command {name!r} is not part of this version yet; there are: {_names()}"
@@ -119,6 +123,7 @@ def _without_command(parsed: Split) -> int:
 
 def _run(name: str, parsed: Split) -> int:
     settings = load(settings_of(name), parsed.flags)
+    settings.check()
     from thanostack.runtime import kernel_pool, process
 
     _check_addresses(settings)
@@ -151,6 +156,11 @@ def program_help() -> str:
     ]
     lines += ["", "Not there yet:"]
     lines += [f"  {name:<16}{summary}" for name, summary in NOT_THERE_YET.items()]
+    lines += [
+        "",
+        "Before moving from Thanos:",
+        f"  {'check-config':<16}say flag by flag what a Thanos command line or manifest does here",
+    ]
     lines += ["", f"Flags of a command: {PROGRAM} <command> --help"]
     return "\n".join(lines)
 

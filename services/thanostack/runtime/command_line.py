@@ -16,7 +16,7 @@ Source: kingpin v2, `parser.go`, `flags.go`.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,13 +70,18 @@ MISTAKES = {
 
 
 @dataclass
-class _Words:
+class Words:
     """Arguments yet to be read, last one first; `@file` words are expanded when reached."""
 
     waiting: list[str]
     only_arguments: bool = False
 
     def next(self) -> str | None:
+        """Return the next word, None after the last.
+
+        Raises:
+            SettingsInvalid: for an `@file` that cannot be read; the words after it are left.
+        """
         while self.waiting:
             word = self.waiting.pop()
             if self.only_arguments:
@@ -90,6 +95,7 @@ class _Words:
         return None
 
     def is_value_next(self) -> bool:
+        """Return whether the next word may be a flag's value."""
         if not self.waiting:
             return False
         word = self.waiting[-1]
@@ -126,28 +132,55 @@ def split(arguments: Sequence[str], settings: type[Settings]) -> Split:
         SettingsInvalid: for an unknown or incomplete flag, a repeated one that may stand once,
             or a stray argument.
     """
-    words = _Words(list(reversed(arguments)))
-    switches = {d.name for f, d in settings.flags().items() if settings.is_boolean(f)}
-    once = {d.name for f, d in settings.flags().items() if not settings.is_repeatable(f)}
-    known = {declared.name for declared in settings.flags().values()}
+    words, names = Words(list(reversed(arguments))), Names.of(settings)
     given: dict[str, list[str]] = {}
     asked: set[str] = set()
     while (word := words.next()) is not None:
-        if words.only_arguments or not word.startswith("-") or word == "-":
-            raise SettingsInvalid(f"unexpected argument {word!r}: every setting is a --flag")
-        if word in {"--help", "-h", "--help-long", "--help-man", "--version"}:
+        is_flag = not words.only_arguments
+        if is_flag and word in {"--help", "-h", "--help-long", "--help-man", "--version"}:
             asked.add("version" if word == "--version" else "help")
             continue
-        name, value = _flag_and_value(word, words, known, switches)
-        if name in given and name in once:
+        name, value = flag_and_value(word, words, names)
+        if name in given and name in names.once:
             raise SettingsInvalid(f"flag '{name}' cannot be repeated")
         given.setdefault(name, []).append(value)
     return Split(given, "help" in asked, "version" in asked)
 
 
-def _flag_and_value(
-    word: str, words: _Words, known: set[str], switches: set[str]
-) -> tuple[str, str]:
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The flags of one subcommand, as the parser needs them.
+
+    Args:
+        known: all names.
+        switches: of flags that take no value.
+        once: of flags that may stand once.
+    """
+
+    known: frozenset[str]
+    switches: frozenset[str]
+    once: frozenset[str]
+
+    @classmethod
+    def of(cls, settings: type[Settings]) -> Names:
+        """Return the names of a settings class."""
+        flags = settings.flags().items()
+        return cls(
+            frozenset(declared.name for _, declared in flags),
+            frozenset(declared.name for field, declared in flags if settings.is_boolean(field)),
+            frozenset(d.name for field, d in flags if not settings.is_repeatable(field)),
+        )
+
+
+def flag_and_value(word: str, words: Words, names: Names) -> tuple[str, str]:
+    """Return the flag that a word is, and its value, which may be the next word.
+
+    Raises:
+        SettingsInvalid: for a word that is no flag, one that is unknown, or lacks its value.
+    """
+    known, switches = names.known, names.switches
+    if words.only_arguments or not word.startswith("-") or word == "-":
+        raise SettingsInvalid(f"unexpected argument {word!r}: every setting is a --flag")
     if not word.startswith("--"):
         raise SettingsInvalid(f"unknown short flag '{word[:2]}': flags begin with two dashes")
     name, equals, value = word[2:].partition("=")
@@ -165,7 +198,7 @@ def _flag_and_value(
     return name, following
 
 
-def suggestion(name: str, known: set[str]) -> str:
+def suggestion(name: str, known: Collection[str]) -> str:
     """Return what an unknown flag was probably meant to be, as the end of a sentence."""
     name = name.removeprefix("no-")
     if name in MISTAKES:

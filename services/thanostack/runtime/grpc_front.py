@@ -20,10 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import select
 import socket
-import ssl
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
@@ -31,10 +28,12 @@ from typing import Final, cast
 from thanostack.runtime import http2_frames as h2
 from thanostack.runtime.grpc_handshake import Handshake, Route
 from thanostack.runtime.grpc_http2_call import Http2Service
-from thanostack.runtime.grpc_http2_server import Http2ServerProtocol, close_soon
+from thanostack.runtime.grpc_http2_server import Http2ServerProtocol
 from thanostack.runtime.http2_frames import ConnectionFailed, H2Code
+from thanostack.runtime.splice import BUFFER_BYTES, Splice
+from thanostack.runtime.tls_listener import TLSListener
+from thanostack.runtime.tls_ports import ServerTLS
 
-BUFFER_BYTES: Final = 256 << 10
 _BACKLOG: Final = 1024
 _LAST_WORDS_S: Final = 1.0
 
@@ -63,7 +62,7 @@ class Front:
         upstream: the Unix socket that grpcio listens on.
         service: what our own HTTP/2 side serves.
         limits: for connections that nobody has yet.
-        tls: server context; ALPN is set to h2. None for plain text.
+        tls: of the port, with ALPN h2; None for plain text.
     """
 
     def __init__(
@@ -73,19 +72,17 @@ class Front:
         service: Http2Service,
         *,
         limits: FrontLimits | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: ServerTLS | None = None,
     ) -> None:
         self._bound, self._upstream, self._service, self._tls = bound, upstream, service, tls
         self._limits = limits or FrontLimits()
         self._waiting: set[_Undecided] = set()
         self._ours: set[Http2ServerProtocol] = set()
-        self._splices: set[_Splice] = set()
+        self._splices: set[Splice] = set()
         self._no_splices = asyncio.Event()
         self._peers: dict[str, str] = {}
-        self._server: asyncio.Server | None = None
+        self._server: asyncio.Server | TLSListener | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        if tls is not None:
-            tls.set_alpn_protocols(["h2"])
 
     def n_by_route(self) -> dict[str, int]:
         """Return how many clients are connected, by who serves them."""
@@ -101,13 +98,15 @@ class Front:
 
     async def start(self) -> None:
         """Begin to accept."""
+        if self._tls is not None:
+            self._server = TLSListener(self._bound, self._tls, self._undecided)
+            self._server.start()
+            return
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: _Undecided(self, self._limits),
-            sock=self._bound,
-            backlog=_BACKLOG,
-            ssl=self._tls,
-        )
+        self._server = await loop.create_server(self._undecided, sock=self._bound, backlog=_BACKLOG)
+
+    def _undecided(self) -> _Undecided:
+        return _Undecided(self, self._limits)
 
     def stop_accepting(self) -> None:
         """Close the port, and ask clients of our own side to finish and leave."""
@@ -168,7 +167,7 @@ class Front:
         task.add_done_callback(self._tasks.discard)
 
     async def _splice(self, transport: asyncio.Transport, received: bytes) -> None:
-        splice = _Splice(transport, self._forget_splice)
+        splice = Splice(transport, self._forget_splice)
         self._splices.add(splice)
         self._no_splices.clear()
         transport.set_protocol(splice.client)
@@ -179,7 +178,7 @@ class Front:
             return
         splice.begin(received)
 
-    async def _connect(self, splice: _Splice, peer: str) -> None:
+    async def _connect(self, splice: Splice, peer: str) -> None:
         """Connect to grpcio under a name of our own, and note whose it is."""
         loop = asyncio.get_running_loop()
         upstream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -195,7 +194,7 @@ class Front:
             upstream.close()
             raise
 
-    def _forget_splice(self, splice: _Splice) -> None:
+    def _forget_splice(self, splice: Splice) -> None:
         self._splices.discard(splice)
         if not self._splices:
             self._no_splices.set()
@@ -274,77 +273,6 @@ class _Undecided(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(delay_s, self.leave)
-
-
-class _Splice:
-    """Two sockets joined: what one says the other hears, no faster than it can listen."""
-
-    def __init__(self, client: asyncio.Transport, when_closed: Callable[[_Splice], None]) -> None:
-        self.name = ""
-        self.client, self.upstream = _Pipe(self), _Pipe(self)
-        # Joined from the start: grpcio's SETTINGS may come before the connecting task goes on.
-        self.client.target, self.upstream.target = self.upstream, self.client
-        self.client.connection_made(client)
-        self._when_closed: Callable[[_Splice], None] | None = when_closed
-
-    def begin(self, received: bytes) -> None:
-        """Let the client's bytes flow, first those that were read already."""
-        if self.client.transport is None or self.upstream.transport is None:
-            self.close()
-            return
-        self.upstream.write(received)
-        self.client.transport.resume_reading()
-
-    def close(self) -> None:
-        """Close both sides once what was said has been heard."""
-        for pipe in (self.client, self.upstream):
-            if pipe.transport is not None:
-                close_soon(pipe.transport)
-        if self._when_closed is not None:
-            self._when_closed(self)
-            self._when_closed = None
-
-
-class _Pipe(asyncio.Protocol):
-    """One end of a splice."""
-
-    def __init__(self, splice: _Splice) -> None:
-        self._splice = splice
-        self.transport: asyncio.Transport | None = None
-        self.target: _Pipe | None = None
-        self._hang_up = select.poll()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-        self.transport.set_write_buffer_limits(high=BUFFER_BYTES)
-        # No events asked for: only that the other end has closed is told.
-        self._hang_up.register(self.transport.get_extra_info("socket").fileno(), 0)
-
-    def data_received(self, data: bytes) -> None:
-        if self.target is not None:
-            self.target.write(data)
-
-    def write(self, data: bytes) -> None:
-        """Pass bytes on, unless the other end has closed.
-
-        A write to a closed socket ends the transport at once, and with it what the other end said
-        last and we have not read yet: grpcio closes as soon as it has answered its last call, while
-        the client still acknowledges.
-        """
-        if self.transport is not None and not self._hang_up.poll(0):
-            self.transport.write(data)
-
-    def pause_writing(self) -> None:
-        if self.target is not None and self.target.transport is not None:
-            self.target.transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        if self.target is not None and self.target.transport is not None:
-            self.target.transport.resume_reading()
-
-    def connection_lost(self, _error: Exception | None) -> None:
-        self.transport = None
-        self._splice.close()
 
 
 def _tune(transport: asyncio.Transport) -> None:

@@ -13,7 +13,7 @@ hosted, as real Thanos does; grpcurl works.
 Sizes: answers have no limit. Requests have one, which grpcio checks before it buffers them, also
 after decompression; real Thanos takes 2 GiB from anybody.
 
-Excluded: what the methods do (`grpc_api` modules), clients, TLS files (a context is handed in).
+Excluded: what the methods do (`grpc_api` modules), clients, TLS (`tls_ports`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import asyncio
 import importlib
 import shutil
 import socket
-import ssl
 import tempfile
 import threading
 import time
@@ -53,6 +52,7 @@ from thanostack.runtime.grpc_health import HEALTH_CHECK, GrpcHealth
 from thanostack.runtime.grpc_http2_call import ByteBudget, Http2Service
 from thanostack.runtime.http_server import listen, port_of
 from thanostack.runtime.logs import Logger
+from thanostack.runtime.tls_ports import ServerTLS
 
 # Clients of Thanos ping every 10 s. Go's timers and the network make that a little less at times,
 # and grpcio cuts a client off at the third ping that comes too early.
@@ -110,7 +110,7 @@ class GrpcServer:
         log: told about exceptions that are bugs.
         options: bounds and times.
         observer: told about every call, from any thread.
-        tls: server context; None for plain text.
+        tls: of the port; None for plain text.
 
     Raises:
         SettingsInvalid: if the address cannot be had.
@@ -124,7 +124,7 @@ class GrpcServer:
         log: Logger,
         options: GrpcOptions | None = None,
         observer: Observer | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: ServerTLS | None = None,
     ) -> None:
         self._bound = listen(address, "grpc-address") if isinstance(address, str) else address
         self._port = port_of(self._bound)

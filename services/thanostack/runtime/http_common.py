@@ -26,6 +26,8 @@ ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 TEXT = b"text/plain; charset=utf-8"
 JSON = b"application/json"
+CLIENT_CERTIFICATE = "thanostack.client_certificate"
+"""Key of a request's scope: the client's verified certificate, DER, or None; only over TLS."""
 
 
 @dataclass(frozen=True, slots=True)

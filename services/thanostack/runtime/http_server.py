@@ -5,6 +5,9 @@ slow starts, so that a busy port is a clear error at once and not a crash minute
 
     0.0.0.0:10902   [::1]:10902   localhost:10902   :10902 (all addresses, both families)
 
+With TLS, connections come from a `TLSListener`, and a client's verified certificate stands in each
+request's scope under `CLIENT_CERTIFICATE`.
+
 Kept-alive connections are not closed for being idle before senders do it themselves: a Prometheus
 closes its own after five minutes.
 """
@@ -20,9 +23,13 @@ from collections.abc import Generator
 from typing import Any, Final
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from thanostack.lib.foundation.errors import SettingsInvalid
+from thanostack.runtime.http_common import CLIENT_CERTIFICATE
 from thanostack.runtime.http_direct import Direct, DirectProtocol
+from thanostack.runtime.tls_listener import TLSListener, client_certificate
+from thanostack.runtime.tls_ports import ServerTLS
 
 KEEP_ALIVE_S: Final = 330
 BACKLOG: Final = 1024
@@ -81,10 +88,44 @@ def port_of(bound: socket.socket) -> int:
     return port
 
 
+class _WithCertificate(HttpToolsProtocol):
+    """Tells each request who its client is, by the certificate of its connection."""
+
+    _certificate: bytes | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._certificate = client_certificate(transport)
+        super().connection_made(transport)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope[CLIENT_CERTIFICATE] = self._certificate  # type: ignore[literal-required]
+
+
 class _Quiet(uvicorn.Server):
+    """Leaves signals alone, and accepts through TLS where there is some."""
+
+    tls: ServerTLS | None = None
+
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.tls is None or sockets is None:
+            await super().startup(sockets)
+            return
+        await super().startup([])
+        for bound in sockets:
+            # A socket of its own: uvicorn closes the other while ours is still accepted on.
+            listener = TLSListener(bound.dup(), self.tls, self._protocol)
+            listener.start()
+            self.servers.append(listener)  # type: ignore[arg-type]
+
+    def _protocol(self) -> asyncio.Protocol:
+        return _WithCertificate(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
 
 
 class HTTPServer:
@@ -94,7 +135,8 @@ class HTTPServer:
         application: called for every request.
         bound: from `listen`; owned from here on.
         grace_s: how long running requests may take once the stop begins.
-        direct: answers what it can before the application is asked.
+        tls: of the port, with ALPN http/1.1; None for plain text.
+        direct: of a port in plain text, answers what it can before the application is asked.
     """
 
     def __init__(
@@ -103,8 +145,10 @@ class HTTPServer:
         bound: socket.socket,
         *,
         grace_s: float,
+        tls: ServerTLS | None = None,
         direct: Direct | None = None,
     ) -> None:
+        assert tls is None or direct is None, "with TLS the application has to know the client"
         protocol: Any = functools.partial(DirectProtocol, direct) if direct else "httptools"
         self._bound = bound
         self._ended = asyncio.Event()
@@ -123,11 +167,17 @@ class HTTPServer:
                 timeout_graceful_shutdown=max(1, round(grace_s)),
             )
         )
+        self._server.tls = tls
 
     @property
     def port(self) -> int:
         """Return the port, also when the system chose it."""
         return port_of(self._bound)
+
+    @property
+    def scheme(self) -> str:
+        """Return http or https."""
+        return "http" if self._server.tls is None else "https"
 
     async def serve(self) -> None:
         """Serve until `stop`."""

@@ -28,6 +28,7 @@ from thanostack.runtime.logs import Logger
 from thanostack.runtime.probes import Probes
 from thanostack.runtime.shared_flags import LogAndTracingFlags
 from thanostack.runtime.supervisor import Supervisor
+from thanostack.runtime.tls_ports import TLS
 
 COLLECTOR_THRESHOLDS: Final = (20_000, 20, 100)
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -48,6 +49,7 @@ class Process:
     registry: CollectorRegistry
     log: Logger
     clock: Clock
+    tls: TLS
 
 
 Start = Callable[[Any, Process], Awaitable[None]]
@@ -57,7 +59,9 @@ def new_process(component: str, log: Logger) -> Process:
     """Return a process with a registry, probes and a supervisor of its own."""
     registry = metrics.new_registry(component)
     probes = Probes(component, registry, log)
-    return Process(component, Supervisor(probes, log), probes, registry, log, SystemClock())
+    clock = SystemClock()
+    tls = TLS(registry, log, clock)
+    return Process(component, Supervisor(probes, log), probes, registry, log, clock, tls)
 
 
 def run(component: str, settings: LogAndTracingFlags, start: Start, log: Logger) -> int:

@@ -207,6 +207,13 @@ class Settings(BaseModel):
         """Return whether a field collects the values of a repeated flag."""
         return get_origin(cls.model_fields[field].annotation) is tuple
 
+    def check(self) -> None:
+        """Look at the files that flags name, before anything slow begins.
+
+        Raises:
+            SettingsInvalid: naming the flag, the file and what to do.
+        """
+
     def effective(self) -> dict[str, str]:
         """Return every flag with its value as text, secrets masked; to be logged once."""
         return {
@@ -275,7 +282,7 @@ def load(
         value = tuple(texts) if settings.is_repeatable(field) else texts[-1]
         if value == declared.default:
             continue
-        if declared.state is State.REFUSED and not _is_default(settings, field, value):
+        if declared.state is State.REFUSED and not is_default(settings, field, value):
             raise SettingsInvalid(f"--{declared.name}: {declared.note}")
         values[field] = value
     try:
@@ -284,8 +291,8 @@ def load(
         raise SettingsInvalid(_explain(settings, error)) from error
 
 
-def _is_default(settings: type[Settings], field: str, value: Any) -> bool:
-    """Whether another spelling of a refused flag's default was given, such as 0m for 0s."""
+def is_default(settings: type[Settings], field: str, value: Any) -> bool:
+    """Return whether a text is a flag's default in whatever spelling, such as 0m for 0s."""
     info = settings.model_fields[field]
     # `Annotated` wants at least one marker, and a plain type has none.
     annotation: Any = Annotated[info.annotation, "", *info.metadata]
@@ -294,6 +301,27 @@ def _is_default(settings: type[Settings], field: str, value: Any) -> bool:
         return bool(adapter.validate_python(value) == adapter.validate_python(info.default))
     except ValidationError:
         return False
+
+
+def problems(settings: type[Settings], values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what is wrong with values, as (flag, text); no flag for what is wrong together.
+
+    Args:
+        settings: the container's class.
+        values: field → text, or texts where it is repeatable.
+    """
+    try:
+        settings(**values)
+    except ValidationError as error:
+        flags = settings.flags()
+        return [
+            (
+                flags[str(detail["loc"][0])].name if detail["loc"] else "",
+                _explain_one(settings, detail),
+            )
+            for detail in error.errors()
+        ]
+    return []
 
 
 def _explain(settings: type[Settings], error: ValidationError) -> str:

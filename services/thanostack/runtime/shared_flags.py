@@ -12,9 +12,9 @@ Source: Thanos v0.42.4, `cmd/thanos/config.go`, `pkg/extkingpin/flags.go`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from thanostack.runtime.settings import (
     GoDuration,
@@ -25,14 +25,132 @@ from thanostack.runtime.settings import (
     flag,
     refused,
 )
+from thanostack.runtime.tls_options import (
+    GRPC_ALPN,
+    HTTP_ALPN,
+    PEM,
+    ClientAuth,
+    ClientTLSOptions,
+    ServerTLSOptions,
+    openssl_curve,
+    openssl_suites,
+)
+from thanostack.runtime.web_config import WebConfig, read_web_config
 
 TLSVersion = Literal["1.0", "1.1", "1.2", "1.3"]
 
-NO_TLS = (
-    "TLS is not offered yet: leave it out and let a sidecar or the mesh terminate TLS "
-    "in front of this port"
-)
-_TLS_OFF = "TLS is not offered yet, so its parameters have nothing to act on"
+
+def suites_exist(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Return cipher suites; a validator."""
+    openssl_suites(value)
+    return value
+
+
+def curves_exist(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Return curves; a validator."""
+    openssl_curve(value)
+    return value
+
+
+def server_tls(settings: Settings, prefix: str) -> ServerTLSOptions | None:
+    """Return the TLS that six flags of one prefix ask for; None for plain text.
+
+    Args:
+        settings: with `--<prefix>-cert` and `-key`, `-client-ca`, `-min-version`, `-ciphers`,
+            `-curves`.
+        prefix: such as grpc-server-tls.
+
+    Raises:
+        ValueError: if they are not complete.
+    """
+    cert, key, client_ca = (_pem(settings, prefix, part) for part in ("cert", "key", "client-ca"))
+    if not cert and not key:
+        if client_ca:
+            raise ValueError(
+                f"--{prefix}-client-ca: when a client CA is used --{prefix}-cert and "
+                f"--{prefix}-key must be given too"
+            )
+        return None
+    if not (cert and key):
+        raise ValueError(f"both --{prefix}-cert and --{prefix}-key must be given")
+    return ServerTLSOptions(
+        cert,
+        key,
+        client_ca=client_ca,
+        client_auth=ClientAuth.REQUIRED if client_ca else ClientAuth.NONE,
+        min_version=_value(settings, prefix, "min-version"),
+        ciphers=_value(settings, prefix, "ciphers"),
+        curves=_value(settings, prefix, "curves"),
+    )
+
+
+def client_tls(settings: Settings, prefix: str, server_name: str) -> ClientTLSOptions | None:
+    """Return the TLS that six flags of one prefix ask for; None for plain text.
+
+    Args:
+        settings: with `--<prefix>-secure`, `-skip-verify`, `-cert`, `-key`, `-ca`, `-min-version`.
+        prefix: such as grpc-client-tls.
+        server_name: that certificates must bear; empty for the host of the address.
+
+    Raises:
+        ValueError: if they are not complete.
+    """
+    cert, key, ca = (_pem(settings, prefix, part) for part in ("cert", "key", "ca"))
+    if bool(cert) != bool(key):
+        raise ValueError(f"both --{prefix}-cert and --{prefix}-key must be given")
+    if not _value(settings, prefix, "secure"):
+        return None
+    return ClientTLSOptions(
+        ca=ca,
+        cert=cert,
+        key=key,
+        server_name=server_name,
+        skip_verify=_value(settings, prefix, "skip-verify"),
+        min_version=_value(settings, prefix, "min-version"),
+    )
+
+
+def check_web_config(path: str, flag: str) -> WebConfig:
+    """Return what a web configuration file says, its certificates tried.
+
+    Raises:
+        SettingsInvalid: naming the file and what is wrong.
+    """
+    config = read_web_config(path, flag)
+    check_server_tls(config.tls)
+    return config
+
+
+def check_server_tls(options: ServerTLSOptions | None) -> None:
+    """Try the files of a port's TLS.
+
+    Raises:
+        SettingsInvalid: naming the file and what is wrong.
+    """
+    if options is not None:
+        from thanostack.runtime.tls_context import server_context  # heavy, and rarely needed
+
+        server_context(options, alpn=HTTP_ALPN)
+
+
+def check_client_tls(options: ClientTLSOptions | None) -> None:
+    """Try the files of TLS towards others.
+
+    Raises:
+        SettingsInvalid: naming the file and what is wrong.
+    """
+    if options is not None:
+        from thanostack.runtime.tls_context import client_context  # heavy, and rarely needed
+
+        client_context(options, alpn=GRPC_ALPN)
+
+
+def _pem(settings: Settings, prefix: str, part: str) -> PEM:
+    return PEM(f"--{prefix}-{part}", _value(settings, prefix, part))
+
+
+def _value(settings: Settings, prefix: str, part: str) -> Any:
+    return getattr(settings, f"{prefix}-{part}".replace("-", "_").replace(".", "_"))
 
 
 class LogAndTracingFlags(Settings):
@@ -90,9 +208,23 @@ class HTTPServerFlags(Settings):
     http_grace_period: ModelDuration = flag(
         "http-grace-period", "2m", "How long running HTTP requests may take once asked to stop."
     )
-    http_config: str = refused(
-        "http.config", "", "File that sets up TLS and basic authentication.", hint=NO_TLS
+    http_config: str = flag(
+        "http.config",
+        "",
+        "File in Prometheus's web configuration format: TLS, headers, rate limit and basic "
+        "authentication of the HTTP port, probes and metrics included. It is followed when it "
+        "changes.",
     )
+
+    def check(self) -> None:
+        """Look at the files that flags name.
+
+        Raises:
+            SettingsInvalid: naming the flag, the file and what to do.
+        """
+        super().check()
+        if self.http_config:
+            check_web_config(self.http_config, "http.config")
 
 
 class GRPCServerFlags(Settings):
@@ -101,26 +233,27 @@ class GRPCServerFlags(Settings):
     grpc_address: str = flag(
         "grpc-address", "0.0.0.0:10901", "Address of the gRPC port: host:port or :port."
     )
-    grpc_server_tls_cert: str = refused(
-        "grpc-server-tls-cert", "", "Certificate of the gRPC port.", hint=NO_TLS
+    grpc_server_tls_cert: str = flag(
+        "grpc-server-tls-cert", "", "Certificate of the gRPC port, a PEM file; none is plain text."
     )
-    grpc_server_tls_key: str = refused(
-        "grpc-server-tls-key", "", "Key of the gRPC port.", hint=NO_TLS
-    )
-    grpc_server_tls_client_ca: str = refused(
+    grpc_server_tls_key: str = flag("grpc-server-tls-key", "", "Key of that certificate.")
+    grpc_server_tls_client_ca: str = flag(
         "grpc-server-tls-client-ca",
         "",
-        "CA that clients' certificates must come from.",
-        hint=NO_TLS,
+        "CA that clients' certificates must come from; without it none is asked for.",
     )
-    grpc_server_tls_min_version: TLSVersion = accepted(
-        "grpc-server-tls-min-version", "1.3", "Least TLS version of the gRPC port.", reason=_TLS_OFF
+    grpc_server_tls_min_version: TLSVersion = flag(
+        "grpc-server-tls-min-version", "1.3", "Least TLS version of the gRPC port."
     )
-    grpc_server_tls_ciphers: tuple[str, ...] = accepted(
-        "grpc-server-tls-ciphers", (), "TLS cipher suites of the gRPC port.", reason=_TLS_OFF
+    grpc_server_tls_ciphers: tuple[str, ...] = flag(
+        "grpc-server-tls-ciphers",
+        (),
+        "TLS cipher suites of the gRPC port, by Go's names (repeated); those of 1.3 are always on.",
     )
-    grpc_server_tls_curves: tuple[str, ...] = accepted(
-        "grpc-server-tls-curves", (), "TLS curves of the gRPC port.", reason=_TLS_OFF
+    grpc_server_tls_curves: tuple[str, ...] = flag(
+        "grpc-server-tls-curves",
+        (),
+        "TLS curve of the gRPC port: CurveP256, CurveP384, CurveP521 or X25519; one, or all four.",
     )
     grpc_server_max_connection_age: GoDuration = flag(
         "grpc-server-max-connection-age",
@@ -130,6 +263,28 @@ class GRPCServerFlags(Settings):
     grpc_grace_period: GoDuration = flag(
         "grpc-grace-period", "2m", "How long running gRPC calls may take once asked to stop."
     )
+
+    _grpc_suites = field_validator("grpc_server_tls_ciphers")(suites_exist)
+    _grpc_curves = field_validator("grpc_server_tls_curves")(curves_exist)
+
+    @model_validator(mode="after")
+    def _grpc_tls_is_complete(self) -> Self:
+        server_tls(self, "grpc-server-tls")
+        return self
+
+    @property
+    def grpc_tls(self) -> ServerTLSOptions | None:
+        """Return the TLS of the gRPC port; None for plain text."""
+        return server_tls(self, "grpc-server-tls")
+
+    def check(self) -> None:
+        """Look at the files that flags name.
+
+        Raises:
+            SettingsInvalid: naming the flag, the file and what to do.
+        """
+        super().check()
+        check_server_tls(self.grpc_tls)
 
 
 class StoreLimitFlags(Settings):

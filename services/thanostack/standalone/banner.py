@@ -19,17 +19,17 @@ def banner(http: str, write: str, prefix: str = "") -> str:
     """Return the text.
 
     Args:
-        http: host:port of the HTTP port.
-        write: host:port of the remote-write port.
+        http: URL of the HTTP port, without a path.
+        write: URL of the remote-write port, without a path.
         prefix: path before all routes of the query API.
     """
-    base = f"http://{http}{prefix}"
+    base = f"{http}{prefix}"
     text = f"""
         Thanostack is ready: {base}/
 
         # prometheus.yml
         remote_write:
-          - url: http://{write}/api/v1/receive
+          - url: {write}/api/v1/receive
 
         # Grafana: data source of type Prometheus, with this URL
         {base}
@@ -46,7 +46,7 @@ def demo_banner(http: str, prefix: str = "") -> str:
     expr = 'last_over_time(demo_temperature{room="kitchen"}[1m])'
     state = {"g0.expr": expr, "g0.range_input": "1h", "g0.deduplicate": "0"}
     return (
-        f"Demo: http://{http}{prefix}/graph?{urlencode(state)}\n"
+        f"Demo: {http}{prefix}/graph?{urlencode(state)}\n"
         "Two replicas, each with gaps. Switch Use Deduplication on: the gaps are healed.\n"
         "End with Ctrl-C."
     )

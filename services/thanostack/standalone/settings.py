@@ -6,7 +6,9 @@ possible: an external label is given, and the usual replica labels are deduplica
 
 from __future__ import annotations
 
-from pydantic import field_validator
+from typing import Self
+
+from pydantic import field_validator, model_validator
 
 from thanostack.lib.foundation.errors import InvalidTenant
 from thanostack.lib.tenancy.names import checked_tenant
@@ -40,6 +42,15 @@ class StandaloneSettings(QuerySettings, ReceiveSettings):
         "Use Deduplication then visibly heals the gaps.",
         hidden=True,
     )
+
+    @model_validator(mode="after")
+    def _demo_writes_plainly(self) -> Self:
+        if self.demo and (self.remote_write_server_tls_cert or self.remote_write_http_config):
+            raise ValueError(
+                "--demo writes in plain text and without a password: leave out "
+                "--remote-write.server-tls-cert and --remote-write.http-config"
+            )
+        return self
 
     # Both parents have validators of these names, of which only one would be inherited.
 

@@ -17,10 +17,11 @@ from typing import Final
 from thanostack.lib.foundation.ids import Tenant
 from thanostack.query.endpoints import LocalEndpoint
 from thanostack.query.wiring import Querier
-from thanostack.receive.wiring import Ingestor
+from thanostack.receive.wiring import Ingestor, write_port
 from thanostack.runtime import kernel_pool
 from thanostack.runtime.http_server import HTTPServer, listen, parse_address
 from thanostack.runtime.process import Process
+from thanostack.runtime.web_port import pages_port
 from thanostack.standalone.banner import banner, demo_banner, reachable
 from thanostack.standalone.demo import feed
 from thanostack.standalone.self_scrape import SelfScrape, scrape_forever
@@ -43,11 +44,9 @@ async def start(settings: StandaloneSettings, process: Process) -> None:
         local=[LocalEndpoint(LOCAL_NAME, ingestor.stores)],
         http_metrics=ingestor.http_metrics,
     )
-    grace_s = settings.http_grace_period / 1000
     gate = StartGate(querier.pages(), settings.route_prefix, process.probes)
-    pages = HTTPServer(gate, http_socket, grace_s=grace_s)
-    write_api = ingestor.write_api()
-    writes = HTTPServer(write_api, write_socket, grace_s=grace_s, direct=write_api)
+    pages = pages_port(gate, http_socket, settings, process)
+    writes = write_port(ingestor.write_api(), write_socket, settings, process)
     for name, server in (("http", pages), ("remote-write", writes)):
         process.supervisor.task(name, server.serve())
         process.supervisor.drain(name, server.stop)
@@ -63,15 +62,15 @@ async def start(settings: StandaloneSettings, process: Process) -> None:
     process.log.info("serving", http=pages.port, grpc=ingestor.grpc_port, remote_write=writes.port)
     gate.open()
     process.probes.set_ready()
-    _scrape_itself(ingestor, settings, process, http)
+    _scrape_itself(ingestor, settings, process, http.partition("//")[2])
     print(banner(http, write, settings.route_prefix), flush=True)
     if settings.demo:
-        process.supervisor.task("demo", feed(f"http://{write}/api/v1/receive"))
+        process.supervisor.task("demo", feed(f"{write}/api/v1/receive"))
         print(f"\n{demo_banner(http, settings.route_prefix)}", flush=True)
 
 
 def _shown(address: str, flag: str, server: HTTPServer) -> str:
-    return reachable(parse_address(address, flag)[0], server.port)
+    return f"{server.scheme}://{reachable(parse_address(address, flag)[0], server.port)}"
 
 
 def _scrape_itself(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from thanostack.lib.foundation.errors import ParseError
+from thanostack.lib.model.matchers import Matcher, MatchType
 from thanostack.lib.promql import ast
 from thanostack.lib.promql.parser import (
     ParserOptions,
+    enforce_query,
     expr_type,
     format_expr,
     parse_expr,
@@ -67,3 +69,29 @@ def test_any_text_is_a_tree_or_a_parse_error(text: str) -> None:
     lines = text.encode("utf-8", "surrogateescape").split(b"\n")
     assert all(0 <= line <= len(lines) for line, _ in where)
     assert all(0 <= column <= len(lines[line - 1]) + 1 for line, column in where)
+
+
+@settings(max_examples=150, derandomize=True, deadline=None)
+@given(vectors() | scalars(), st.sampled_from(["a", "job", "tenant_id", "__name__x"]))
+def test_no_selector_leaves_its_tenant(tree: ast.Expr, label: str) -> None:
+    """Each has the matcher once and no other on its label; the rest of the query is as it was."""
+    matcher = Matcher(MatchType.EQ, label, "red")
+    # Upstream: `up offset (-step()) + up` is printed, and read as an offset that goes on.
+    assume(_parses(format_expr(tree)))
+    text = enforce_query(format_expr(tree), matcher, _ALL)
+    enforced = parse_expr(text, _ALL)
+    before = [node for node in walk(tree) if isinstance(node, ast.VectorSelector)]
+    after = [node for node in walk(enforced) if isinstance(node, ast.VectorSelector)]
+    for own, now in zip(before, after, strict=True):
+        kept = [m for m in own.matchers if m.name != label]
+        assert sorted(map(str, [*kept, matcher])) == sorted(map(str, now.matchers))
+    assert [type(node) for node in walk(tree)] == [type(node) for node in walk(enforced)]
+    assert text == enforce_query(text, matcher, _ALL)
+
+
+def _parses(text: str) -> bool:
+    try:
+        parse_expr(text, _ALL)
+    except ParseError:
+        return False
+    return True

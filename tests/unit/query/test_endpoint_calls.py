@@ -1,6 +1,7 @@
 """Endpoints over real sockets: discovery, selection, failures, deadlines, stacking, cycles."""
 
 import asyncio
+import functools
 import inspect
 import threading
 
@@ -15,7 +16,6 @@ from thanostack.lib.foundation.errors import (
     LimitExceeded,
     QueryCanceled,
     QueryTimeout,
-    SettingsInvalid,
 )
 from thanostack.lib.model.matchers import Matcher, MatchType
 from thanostack.lib.model.queryable import SelectHints, SelectRequest
@@ -25,9 +25,9 @@ from thanostack.lib.storeapi.dedup import DedupMode
 from thanostack.lib.storeapi.info import EndpointInfo, encode_info, parse_info
 from thanostack.lib.storeapi.requests import LabelRequest, SeriesRequest, parse_series_request
 from thanostack.lib.storeapi.server import LabeledStore, SelectLimits, StoreServer, external_run
-from thanostack.query.discovery import EndpointSpec, parse_endpoints
+from thanostack.query.discovery import EndpointSpec
 from thanostack.query.endpoint_set import EndpointCollector, EndpointSet, EndpointTimes
-from thanostack.query.endpoints import Call, LocalEndpoint
+from thanostack.query.endpoints import Call, LocalEndpoint, RemoteEndpoint
 from thanostack.query.fan_out import FanOut
 from thanostack.query.grpc_api import QueryServicer
 from thanostack.query.metrics import QueryMetrics
@@ -118,7 +118,9 @@ class World:
             local=local,
             clock=self.clock,
             log=LOG,
-            observer=GrpcMetrics(self.registry, "client"),
+            connect=functools.partial(
+                RemoteEndpoint, observer=GrpcMetrics(self.registry, "client")
+            ),
         )
         self.fan_out = FanOut(self.endpoints.stores, selector_labels=selector, metrics=self.metrics)
 
@@ -452,23 +454,3 @@ async def test_querier_limits_and_aborts(world):
     with pytest.raises(GrpcFailure, match=r"No StoreAPIs available") as caught:
         await asyncio.to_thread(lambda: list(nothing.series(body, CallContext({}, "p"))))
     assert GrpcCode.ABORTED is caught.value.code
-
-
-def test_endpoint_files():
-    """Address, strictness and groups; what cannot be done is said."""
-    text = "endpoints:\n- address: a:1\n  strict: true\n- address: dns+b:2\n  group: true\n"
-    expected = (EndpointSpec("a:1", strict=True), EndpointSpec("dns+b:2", group=True))
-    assert expected == parse_endpoints(text, "f")
-    assert parse_endpoints("", "f") == ()
-    for bad in (
-        "endpoints: 5",
-        "- a",
-        "endpoints: [{strict: true}]",
-        "endpoints: [{address: a, colour: red}]",
-        "endpoints: [{address: dns+a:1, strict: true}]",
-        "endpoints: [{address: a, client_config: {tls_config: {enabled: true}}}]",
-        "default_client_config: {compression: snappy}",
-        "a: [",
-    ):
-        with pytest.raises(SettingsInvalid, match=r"^--f: "):
-            parse_endpoints(bad, "f")

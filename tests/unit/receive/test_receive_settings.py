@@ -29,7 +29,7 @@ def parse(*arguments):
         ([LABEL, "--tsdb.min-block-duration=4h"], "not above --tsdb.max-block-duration"),
         ([LABEL, "--tsdb.out-of-order.time-window=1h"], "out-of-order ingestion is not offered"),
         ([LABEL, "--enable-feature=other"], "unknown feature other"),
-        ([LABEL, "--receive.tenant-certificate-field=commonName"], "it needs TLS"),
+        ([LABEL, "--receive.tenant-certificate-field=commonName"], "needs certificates of senders"),
         ([LABEL, "--objstore.config=type: S3"], "object storage is not offered yet"),
     ],
 )

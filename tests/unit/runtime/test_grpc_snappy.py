@@ -6,23 +6,20 @@ import asyncio
 import contextlib
 import gzip
 import random
-import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
 import pytest
 import structlog
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from grpc_health.v1 import health_pb2
+from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from thanostack.lib.foundation import errors
+from thanostack.lib.foundation.clock import SystemClock
 from thanostack.runtime import http2_frames as frames
 from thanostack.runtime.grpc_call import (
     CallContext,
@@ -33,6 +30,9 @@ from thanostack.runtime.grpc_call import (
 )
 from thanostack.runtime.grpc_front import FrontLimits
 from thanostack.runtime.grpc_server import GrpcOptions, GrpcServer
+from thanostack.runtime.tls_options import ServerTLSOptions
+from thanostack.runtime.tls_ports import TLS, ServerTLS
+from thanostack.testing.certificates import Authority
 from thanostack.testing.h2_client import Answer, H2Client, plain_message, snappy_message
 
 WRITE = "/thanos.WriteableStore/RemoteWrite"
@@ -95,7 +95,7 @@ def service() -> Iterator[Service]:
 def make(service: Service, **arguments: object) -> GrpcServer:
     defaults = {"threads": 4, "message_bytes_max": MESSAGE_MAX, "requests_bytes_max": 5 << 20}
     tls = arguments.pop("tls", None)
-    assert tls is None or isinstance(tls, ssl.SSLContext)
+    assert tls is None or isinstance(tls, ServerTLS)
     return GrpcServer(
         "127.0.0.1:0",
         {
@@ -479,39 +479,14 @@ async def test_protocol_errors_name_their_code(server: GrpcServer) -> None:
         assert client.goaway_code == frames.H2Code.FRAME_SIZE_ERROR
 
 
-def certificate(folder: Path) -> tuple[Path, Path]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cert.pem").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    encoded = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    (folder / "key.pem").write_bytes(encoded)
-    return folder / "cert.pem", folder / "key.pem"
-
-
 async def test_tls(service: Service, tmp_path: Path) -> None:
-    """With a TLS context the port speaks TLS with ALPN h2, for grpcio's side as well."""
-    cert, key = certificate(tmp_path)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert, key)
-    server = make(service, tls=context)
+    """With TLS the port speaks ALPN h2, for grpcio's side as well."""
+    authority = Authority(tmp_path)
+    tls = TLS(CollectorRegistry(), structlog.get_logger(), SystemClock())
+    options = ServerTLSOptions(*authority.issue("server").pems)
+    server = make(service, tls=tls.server(options, "grpc", alpn="h2"))
     await server.start()
-    roots = cert.read_bytes()
+    roots = authority.file.read_bytes()
 
     def ask() -> bytes:
         credentials = grpc.ssl_channel_credentials(roots)

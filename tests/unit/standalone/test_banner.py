@@ -27,7 +27,7 @@ def test_addresses_are_such_that_one_can_go_there(host, shown):
 
 def test_the_block_is_valid_configuration():
     """The remote_write block parses as YAML by itself."""
-    lines = banner("localhost:10902", "localhost:19291").splitlines()
+    lines = banner("http://localhost:10902", "http://localhost:19291").splitlines()
     at = lines.index("remote_write:")
     block = "\n".join(lines[at : lines.index("", at)])
     assert yaml.safe_load(block) == {
@@ -37,7 +37,7 @@ def test_the_block_is_valid_configuration():
 
 def test_shell_lines_are_commands():
     """Lines for curl and promtool split as a shell would split them, under the prefix."""
-    lines = banner("localhost:10902", "localhost:19291", "/thanos").splitlines()
+    lines = banner("http://localhost:10902", "http://localhost:19291", "/thanos").splitlines()
     commands = [shlex.split(line) for line in lines if line.startswith(("curl", "promtool"))]
     curl = ["curl", "-s", "http://localhost:10902/thanos/api/v1/query?query=up"]
     promtool = ["promtool", "query", "instant", "http://localhost:10902/thanos", "up"]
@@ -47,4 +47,4 @@ def test_shell_lines_are_commands():
 
 def test_the_demo_link_opens_with_deduplication_off():
     """So that the switch has something to show."""
-    assert "g0.deduplicate=0" in demo_banner("localhost:10902")
+    assert "g0.deduplicate=0" in demo_banner("http://localhost:10902")

@@ -37,6 +37,7 @@ class TenantRule:
     certificate_field: CertificateField | None = None
     _names: tuple[bytes, ...] = field(init=False, repr=False)
     _known: dict[bytes, Tenant] = field(init=False, repr=False, default_factory=dict)
+    _certified: dict[bytes, Tenant] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         names = dict.fromkeys((self.header.lower().encode(), DEFAULT_HEADER.lower().encode()))
@@ -55,12 +56,20 @@ class TenantRule:
         if self.certificate_field is not None:
             if certificate is None:
                 raise InvalidTenant("could not get required certificate field from client cert")
-            return checked_tenant(certificate_field(certificate, self.certificate_field))
+            return self._certified.get(certificate) or self._read(certificate)
         for name in self._names:
             value = headers.get(name)
             if value:
                 return self._known.get(value) or self._checked(value)
         return self.default
+
+    def _read(self, certificate: bytes) -> Tenant:
+        assert self.certificate_field is not None
+        tenant = checked_tenant(certificate_field(certificate, self.certificate_field))
+        # Bound: certificates come from clients.
+        if len(self._certified) < _KEPT_MAX:
+            self._certified[certificate] = tenant
+        return tenant
 
     def _checked(self, value: bytes) -> Tenant:
         tenant = tenant_of_bytes(value)

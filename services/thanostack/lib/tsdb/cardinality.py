@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thanostack.lib.foundation.errors import Unavailable
-from thanostack.lib.kernels import head_series
+from thanostack.lib.kernels import head_pairs
 from thanostack.lib.kernels.head_types import PAIRS, ROWS
 from thanostack.lib.model.label_runs import Int64Array, decode_run, uvarint
 from thanostack.lib.tsdb.head import Head
@@ -100,7 +100,7 @@ class _Count:
         pairs = np.flatnonzero((names >= 0) & (records["count"] > 0))
         owners, counts = names[pairs], records["count"][pairs].astype(np.int64)
         metric = self._in_job(
-            lambda head: head_series.head_find_pair(
+            lambda head: head_pairs.head_find_pair(
                 head.tables, np.frombuffer(_METRIC_NAME, np.uint8)
             )
         )

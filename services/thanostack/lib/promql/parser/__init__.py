@@ -7,11 +7,13 @@
     cursor      the token under the finger, and which words an unexpected one gets
     numerals, quoting, regexes, tokens, functions    the vocabulary
     tree        types and traversal
+    enforcement a matcher that every selector must have
 
 Every failure is one `ParseError`. Trees are bounded in nesting and height, so readers may recurse.
 The notation for series in tests and unit-test files is not part of it.
 """
 
+from thanostack.lib.promql.parser.enforcement import enforce_matchers, enforce_query
 from thanostack.lib.promql.parser.functions import FUNCTIONS
 from thanostack.lib.promql.parser.options import ParserOptions
 from thanostack.lib.promql.parser.parser import parse_expr, parse_metric_selector
@@ -25,6 +27,8 @@ __all__ = [
     "ParserOptions",
     "children",
     "documented",
+    "enforce_matchers",
+    "enforce_query",
     "expr_type",
     "format_expr",
     "format_matcher",
