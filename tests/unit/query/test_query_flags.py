@@ -12,10 +12,11 @@ from thanostack.lib.foundation.clock import ManualClock
 from thanostack.lib.pb import info_pb2, store_pb2
 from thanostack.lib.storeapi.server import LabeledStore, StoreServer, external_run
 from thanostack.query import wiring
+from thanostack.query.configured import configured_endpoints
 from thanostack.query.discovery import EndpointSpec
-from thanostack.query.endpoints import LocalEndpoint
+from thanostack.query.endpoints import EndpointTLS, LocalEndpoint
 from thanostack.query.settings import QuerySettings
-from thanostack.runtime import grpc_call, logs
+from thanostack.runtime import grpc_call, logs, web_port
 from thanostack.runtime.command_line import split
 from thanostack.runtime.process import log_of, new_process
 from thanostack.runtime.settings import load
@@ -101,7 +102,8 @@ def test_endpoints_are_those_of_the_flags():
         EndpointSpec("e:1", strict=True, group=True),
         EndpointSpec("f:1"),
     }
-    assert expected == set(wiring._configured(settings, process())())
+    found = process()
+    assert expected == set(configured_endpoints(settings, found, EndpointTLS(found.tls))())
 
 
 def test_the_endpoint_file_is_read_again(tmp_path):
@@ -113,7 +115,7 @@ def test_the_endpoint_file_is_read_again(tmp_path):
     )
     found = process()
     object.__setattr__(found, "clock", clock)
-    configured = wiring._configured(settings, found)
+    configured = configured_endpoints(settings, found, EndpointTLS(found.tls))
     file.write_text("endpoints: [{address: 'b:1'}]")
     clock.advance(9_999)
     assert [spec.address for spec in configured()] == ["a:1"]
@@ -246,7 +248,7 @@ async def test_servers_get_their_times(monkeypatch):
     class Pages:
         port = 1
 
-        def __init__(self, *_, grace_s):
+        def __init__(self, *_, grace_s, **others):
             seen["http"] = grace_s
 
         async def serve(self):
@@ -256,7 +258,7 @@ async def test_servers_get_their_times(monkeypatch):
             pass
 
     monkeypatch.setattr(wiring, "GrpcServer", Server)
-    monkeypatch.setattr(wiring, "HTTPServer", Pages)
+    monkeypatch.setattr(web_port, "HTTPServer", Pages)
     found = process()
     settings = parse(
         "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0", "--http-grace-period=3s",

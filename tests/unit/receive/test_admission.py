@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from thanostack.lib.foundation.errors import InvalidInput, LimitExceeded, Unavailable
 from thanostack.lib.pb import prometheus_remote_pb2
 from thanostack.lib.relabel.config import parse_relabel_configs
-from thanostack.receive import meta_monitoring
+from thanostack.receive import live_limits, meta_monitoring
 from thanostack.receive.admission import Admission
 from thanostack.receive.limit_metrics import LimitMetrics
 from thanostack.receive.limits import Limits
@@ -22,7 +22,11 @@ from thanostack.receive.limits_file import HTTPClient, MetaMonitoring, parse_lim
 from thanostack.receive.meta_monitoring import MetaMonitoringCounts, make_client
 from thanostack.receive.overrides import Overrides
 from thanostack.receive.relabeling import Relabeling
+from thanostack.receive.settings import ReceiveSettings
 from thanostack.receive.write_gate import Turn, WriteGate
+from thanostack.runtime.command_line import split
+from thanostack.runtime.process import new_process
+from thanostack.runtime.settings import load
 from thanostack.testing.write_storage import write_request, write_request_v2
 
 
@@ -320,3 +324,27 @@ def test_clients(tmp_path):
 def test_json_of_the_fake_is_json():
     """The answers above are what Prometheus sends."""
     assert json.loads(json.dumps(vector(a=1)))["data"]["result"][0]["value"] == [1, "1"]
+
+
+async def test_the_gate_and_the_memory_of_relabeling_have_the_flags_bounds(monkeypatch):
+    """--receive.write-queue-max, --receive.write-queue-wait and --receive.relabel-cache-bytes."""
+    seen = {}
+
+    def gate(registry, *, waiting_max, wait_max_s):
+        seen.update(waiting_max=waiting_max, wait_max_s=wait_max_s)
+        return WriteGate(registry, waiting_max=waiting_max, wait_max_s=wait_max_s)
+
+    def relabeling(rules, registry, *, bytes_max):
+        seen.update(bytes_max=bytes_max)
+        return Relabeling(rules, registry, bytes_max=bytes_max)
+
+    monkeypatch.setattr(live_limits, "WriteGate", gate)
+    monkeypatch.setattr(live_limits, "Relabeling", relabeling)
+    arguments = [
+        '--label=replica="0"', "--receive.write-queue-max=3", "--receive.write-queue-wait=7s",
+        "--receive.relabel-cache-bytes=5MB",
+    ]  # fmt: skip
+    settings = load(ReceiveSettings, split(arguments, ReceiveSettings).flags, {})
+    process = new_process("receive", structlog.get_logger())
+    live_limits.LiveLimits(settings, process, LimitMetrics(process.registry))
+    assert seen == {"waiting_max": 3, "wait_max_s": 7, "bytes_max": 5 << 20}

@@ -63,6 +63,112 @@ def test_a_port_that_cannot_be(prefix, flags, words):
     assert words.replace("{}", prefix) in str(caught.value)
 
 
+GRPC = ("--grpc-server-tls-cert=c", "--grpc-server-tls-key=k")
+WRITE = ("--remote-write.server-tls-cert=c", "--remote-write.server-tls-key=k")
+FORWARD = ("--remote-write.client-tls-secure=true",)
+ENDPOINTS = ("--grpc-client-tls-secure=true",)
+SUITE = "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"
+
+
+@pytest.mark.parametrize(
+    ("container", "flags", "port", "field", "value"),
+    [
+        (
+            ReceiveSettings,
+            (*GRPC, "--grpc-server-tls-min-version=1.2"),
+            "grpc_tls",
+            "min_version",
+            "1.2",
+        ),
+        (
+            ReceiveSettings,
+            (*GRPC, f"--grpc-server-tls-ciphers={SUITE}"),
+            "grpc_tls",
+            "ciphers",
+            (SUITE,),
+        ),
+        (
+            ReceiveSettings,
+            (*GRPC, "--grpc-server-tls-curves=X25519"),
+            "grpc_tls",
+            "curves",
+            ("X25519",),
+        ),
+        (
+            ReceiveSettings,
+            (*WRITE, "--remote-write.server-tls-min-version=1.2"),
+            "write_tls",
+            "min_version",
+            "1.2",
+        ),
+        (
+            ReceiveSettings,
+            (*WRITE, f"--remote-write.server-tls-ciphers={SUITE}"),
+            "write_tls",
+            "ciphers",
+            (SUITE,),
+        ),
+        (
+            ReceiveSettings,
+            (*WRITE, "--remote-write.server-tls-curves=X25519"),
+            "write_tls",
+            "curves",
+            ("X25519",),
+        ),
+        (
+            ReceiveSettings,
+            (*FORWARD, "--remote-write.client-tls-min-version=1.2"),
+            "forward_tls",
+            "min_version",
+            "1.2",
+        ),
+        (
+            ReceiveSettings,
+            (*FORWARD, "--remote-write.client-tls-skip-verify=true"),
+            "forward_tls",
+            "skip_verify",
+            True,
+        ),
+        (
+            ReceiveSettings,
+            (*FORWARD, "--remote-write.client-server-name=n"),
+            "forward_tls",
+            "server_name",
+            "n",
+        ),
+        (
+            QuerySettings,
+            (*ENDPOINTS, "--grpc-client-tls-min-version=1.2"),
+            "endpoint_tls",
+            "min_version",
+            "1.2",
+        ),
+        (
+            QuerySettings,
+            (*ENDPOINTS, "--grpc-client-tls-skip-verify=true"),
+            "endpoint_tls",
+            "skip_verify",
+            True,
+        ),
+    ],
+)
+def test_a_flag_is_one_option(container, flags, port, field, value):
+    """What it sets is not the default, and is set by it alone."""
+    assert value == getattr(getattr(settings(container, *flags), port), field)
+    assert value != getattr(getattr(settings(container, *flags[:-1]), port), field)
+
+
+def test_towards_receivers():
+    """Off unless it is said so; the certificate that is shown, and what theirs must come from."""
+    flags = (
+        "--remote-write.client-tls-cert=c", "--remote-write.client-tls-key=k",
+        "--remote-write.client-tls-ca=ca",
+    )  # fmt: skip
+    assert settings(ReceiveSettings, *flags).forward_tls is None
+    found = settings(ReceiveSettings, *flags, *FORWARD).forward_tls
+    assert (found.cert.path, found.key.path, found.ca.path) == ("c", "k", "ca")
+
+
 def test_towards_endpoints():
     """Off unless it is said so, whatever else is given, as upstream."""
     flags = ("--grpc-client-tls-ca=ca", "--grpc-client-server-name=n")

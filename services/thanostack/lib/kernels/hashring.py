@@ -22,6 +22,7 @@ from thanostack.lib.kernels._types import (
     I64_OUT,
     U64,
     U64_OUT,
+    array_in,
     array_out,
     i32,
     i64,
@@ -38,7 +39,7 @@ PACKED_SLACK = 16  # bytes that a wide copy may write too much
 _WIDTH = 16
 
 _I32_2D_OUT = array_out(i32, 2)
-_I32_2D = _I32_2D_OUT.copy(readonly=True)
+_I32_2D = array_in(i32, 2)
 
 
 @device

@@ -21,10 +21,9 @@ Source: Prometheus `prompb/remote.proto`, `prompb/io/prometheus/write/v2/types.p
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import types
 
 from thanostack.lib.kernels._jit import device, kernel, routine
-from thanostack.lib.kernels._types import BYTES, BYTES_OUT, I64, I64_OUT, U64_OUT, i64
+from thanostack.lib.kernels._types import BYTES, BYTES_OUT, I64, I64_OUT, U64_OUT, Tables, i64
 from thanostack.lib.kernels.hashing import xxh64
 from thanostack.lib.kernels.remote_write_scan import BAD_SYMBOL, skip_field
 from thanostack.lib.kernels.remote_write_scan import _write_labels as write_symbol_labels
@@ -56,7 +55,7 @@ class Outcomes(NamedTuple):
     table: Any
 
 
-OUTCOMES = types.NamedTuple([I64_OUT, I64_OUT, BYTES_OUT, U64_OUT], Outcomes)
+OUTCOMES = Tables(Outcomes, (I64_OUT, I64_OUT, BYTES_OUT, U64_OUT))
 
 
 @device
