@@ -5,9 +5,16 @@ slices all reach the same compiled kernel.
 """
 
 import numpy as np
-from numba import from_dtype, types
+from numba import config, from_dtype, types
 
-CHUNK_DTYPE = np.dtype(
+
+def record_dtype(fields, *, align=False):
+    """Return the dtype of rows whose fields a kernel reaches as attributes, with the JIT or not."""
+    plain = np.dtype(fields, align=align)
+    return np.dtype((np.record, plain)) if config.DISABLE_JIT else plain
+
+
+CHUNK_DTYPE = record_dtype(
     [
         ("mint", np.int64),  # ms, inclusive
         ("maxt", np.int64),  # ms, inclusive
