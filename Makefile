@@ -33,9 +33,10 @@ test: kernels ## Hermetic tests: needs nothing but Python packages
 	$(BIN)/python -m pytest tests/tidy tests/unit tests/property tests/conformance tests/integration tests/simulation $(PYTEST)
 	$(MAKE) checked
 
-checked: $(STAMP) ## The property suites once more, with every access of a kernel bounds-checked
+checked: $(STAMP) ## The property suites with every access bounds-checked, then without the JIT
 	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m thanostack.runtime.kernel_pool
 	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest tests/property $(PYTEST)
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest tests/property -W ignore::RuntimeWarning $(PYTEST)
 
 check: $(STAMP) ## Format, lint, types, architecture
 	$(BIN)/ruff format --check $(CODE)

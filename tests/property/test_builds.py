@@ -2,8 +2,9 @@
 
     compiled    bytes end at a guard page                         an over-read is a crash
     checked     NUMBA_BOUNDSCHECK=1: every index, wide loads too  an over-read is an IndexError
+    plain       NUMBA_DISABLE_JIT=1, for lines and tracebacks     an over-read is an IndexError
 
-`make test` runs the suites in both.
+`make test` runs the suites in all three.
 """
 
 import os
@@ -34,7 +35,7 @@ def read_until(stop, *, checked):
     """Return how a process ended whose kernel copied so many of sixteen bytes, and its output."""
     done = subprocess.run(
         [sys.executable, "-P", "-c", OVER_READ, str(stop)],
-        env=os.environ | {"NUMBA_BOUNDSCHECK": "1" if checked else "0"},
+        env=os.environ | {"NUMBA_BOUNDSCHECK": "1" if checked else "0", "NUMBA_DISABLE_JIT": "0"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr

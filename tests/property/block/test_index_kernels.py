@@ -4,20 +4,21 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from thanostack.lib.index.symbols import PairTable
 from thanostack.lib.kernels import index_read, index_symbols, index_write
 from thanostack.lib.kernels._types import CHUNK_DTYPE
 from thanostack.lib.model.label_runs import LabelRuns, encode_run
+from thanostack.testing.examples import examples
 from thanostack.testing.guard_page import guarded
 from thanostack.testing.reference import index_read as read_reference
 from thanostack.testing.reference import index_symbols as symbols_reference
 from thanostack.testing.reference import index_write as write_reference
 from thanostack.testing.reference.label_order import decode_pairs
 
-checked = settings(max_examples=40, derandomize=True, deadline=None)
+checked = examples(40)
 text = st.binary(min_size=1, max_size=3) | st.sampled_from([b"job", b"namespace", b"x" * 200])
 label_sets = st.dictionaries(text, text, max_size=4).map(lambda d: encode_run(d.items()))
 ascending_runs = st.lists(label_sets, max_size=8, unique=True).map(

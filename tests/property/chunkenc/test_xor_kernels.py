@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from thanostack.lib.chunkenc.xor import decode_series, encode_chunk
@@ -11,10 +11,11 @@ from thanostack.lib.kernels import xor_chunk as kernels
 from thanostack.lib.kernels.head_types import ROW_DTYPE
 from thanostack.lib.model.label_runs import LabelRuns
 from thanostack.lib.model.series import CHUNK_DTYPE, SeriesBatch
+from thanostack.testing.examples import examples
 from thanostack.testing.guard_page import guarded
 from thanostack.testing.reference import xor_chunk as reference
 
-PROFILE = settings(max_examples=60, derandomize=True, deadline=None)
+PROFILE = examples(60)
 BITS = st.one_of(
     st.integers(0, 2**64 - 1),
     st.sampled_from([0, 0x7FF0000000000002, 0x7FF8000000000001, 0x3FF0000000000000]),

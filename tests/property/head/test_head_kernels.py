@@ -1,7 +1,7 @@
 """The head's kernels equal their references, which work on a model of what the tables mean."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from thanostack.lib.kernels import head_append, head_pairs, head_read, head_series
@@ -18,13 +18,14 @@ from thanostack.lib.kernels.head_types import (
 from thanostack.lib.model.label_runs import LabelRuns, encode_run
 from thanostack.lib.model.series import CHUNK_DTYPE
 from thanostack.lib.tsdb.head import Head, HeadOptions, IndexRebuild
+from thanostack.testing.examples import examples
 from thanostack.testing.reference import head_append as append_reference
 from thanostack.testing.reference import head_pairs as pairs_reference
 from thanostack.testing.reference import head_read as read_reference
 from thanostack.testing.reference import head_series as series_reference
 from thanostack.testing.reference.head_model import HeadModel, pairs_of
 
-PROFILE = settings(max_examples=50, derandomize=True, deadline=None)
+PROFILE = examples(50)
 NAMES, VALUES = st.sampled_from("abcde"), st.sampled_from(["1", "2", "x" * 40, "y" * 140, "é"])
 RUNS = st.dictionaries(NAMES, VALUES, min_size=1, max_size=4).map(encode_run)
 BATCHES = st.lists(st.tuples(RUNS, st.sampled_from([0, 0, 0, 7, 90])), min_size=1, max_size=8)
@@ -36,6 +37,17 @@ class NoFiles:
 
     def append(self, frames, lengths):
         raise AssertionError
+
+
+def snapshot_content(status, offsets, chunks, refs, out):
+    """Return what a snapshot says; the order of the chunks' bytes in `out` is the kernel's own."""
+    if status < 0:
+        return None
+    rows = [
+        (mint, maxt, None if start < 0 else out[start : start + length].tobytes(), length, encoding)
+        for mint, maxt, start, length, encoding in chunks[: offsets[-1]].tolist()
+    ]
+    return offsets.tolist(), rows, refs[: offsets[-1]].tolist()
 
 
 class Both:
@@ -50,8 +62,11 @@ class Both:
     def tables(self):
         return self.head.tables
 
-    def agree(self, name, *arguments, out=()):
-        """Call kernel and reference with copies of `out`; return the kernel's outputs."""
+    def agree(self, name, *arguments, out=(), shown=None):
+        """Call kernel and reference with copies of `out`; return the kernel's outputs.
+
+        Outputs have to be equal, or else what `shown` makes of them and the status.
+        """
         results = []
         for head, modules in (
             (self.tables, (head_series, head_pairs, head_append, head_read)),
@@ -66,6 +81,9 @@ class Both:
             results.append((status, outs))
         (status, outs), (expected, expected_outs) = results
         assert expected == status, name
+        if shown is not None:
+            assert shown(status, *expected_outs) == shown(status, *outs), name
+            return status, outs
         for a, b in zip(expected_outs, outs, strict=True):
             assert a.tolist() == b.tolist(), name
         return status, outs
@@ -133,7 +151,7 @@ class Both:
             np.zeros(len(rows) + 1, np.int64), np.zeros(sizes[0], CHUNK_DTYPE),
             np.zeros(sizes[0], np.int64), np.zeros(sizes[1], np.uint8),
         )  # fmt: skip
-        return self.agree("head_snapshot", rows, mint, maxt, out=out)
+        return self.agree("head_snapshot", rows, mint, maxt, out=out, shown=snapshot_content)
 
     def flush(self):
         """Give pending chunks references, having compared the frames byte for byte."""
@@ -251,6 +269,14 @@ def stage_and_apply(both, request, limits):
     return taken
 
 
+def test_two_closed_chunks_of_a_row_are_in_one_snapshot():
+    """Both still in memory and in range: each is described with its own bytes."""
+    both = Both(closed_max=2500)
+    both.create([(encode_run({"a": "1"}), 0)])
+    stage_and_apply(both, [(0, [(0, 0), (1000, 0), (2000, 0)])], np.array([-60, 2**62]))
+    both.snapshot(0, 1000)
+
+
 @PROFILE
 @given(st.lists(REQUEST, min_size=1, max_size=6), st.data())
 def test_append_and_read(requests, data):
@@ -284,7 +310,7 @@ def attach(both, chunks):
     both.placed = len(both.model.closed)
 
 
-@settings(max_examples=30, derandomize=True, deadline=None)
+@examples(30)
 @given(st.lists(st.tuples(st.integers(-1, 2), st.integers(0, 400)), max_size=40), st.data())
 def test_attach_in_any_order(chunks, data):
     """Chunks of a row ascend whatever the order they are found in, before a cut and after."""
@@ -305,7 +331,7 @@ def test_attach_in_any_order(chunks, data):
 STEPS = st.sampled_from([1, 1, 1, 2, 7, 30])
 
 
-@settings(max_examples=12, derandomize=True, deadline=None)
+@examples(12)
 @given(
     st.lists(STEPS, min_size=1, max_size=7), st.integers(0, 900), st.sampled_from([0, 3, 52, 64])
 )

@@ -11,6 +11,7 @@ from thanostack.lib.kernels.head_append import FIRST_REJECTED
 from thanostack.lib.model.label_runs import encode_run
 from thanostack.lib.tsdb.head import Head, HeadOptions, IndexRebuild
 from thanostack.lib.tsdb.write_columns import WriteColumns
+from thanostack.testing.examples import examples
 from thanostack.testing.guard_page import guarded
 from thanostack.testing.reference import protobuf
 from thanostack.testing.reference.head_append import _verdict
@@ -275,7 +276,5 @@ class HeadMachine(RuleBasedStateMachine):
             assert sorted(wanted) == sorted(found)
 
 
-HeadMachine.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=20, derandomize=True, deadline=None
-)
+HeadMachine.TestCase.settings = settings(examples(25), stateful_step_count=20)
 TestHead = HeadMachine.TestCase

@@ -4,19 +4,20 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from thanostack.lib.kernels import label_order as kernels
 from thanostack.lib.kernels._types import CHUNK_DTYPE
 from thanostack.lib.model.label_runs import LabelRuns, encode_run
+from thanostack.testing.examples import examples
 from thanostack.testing.guard_page import guarded
 from thanostack.testing.reference import label_order as reference
 
 text = st.binary(min_size=1, max_size=3) | st.sampled_from([b"job", b"namespace", b"x" * 200])
 label_sets = st.dictionaries(text, text, max_size=4).map(lambda d: encode_run(d.items()))
 runs = st.lists(label_sets, max_size=12)
-checked = settings(max_examples=50, derandomize=True, deadline=None)
+checked = examples(50)
 
 
 def as_bytes(data: bytes) -> np.ndarray:

@@ -5,15 +5,16 @@ import json
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from thanostack.lib.kernels import promapi_json as kernels
 from thanostack.lib.model.label_runs import LabelRuns, encode_run
+from thanostack.testing.examples import examples
 from thanostack.testing.guard_page import guarded
 from thanostack.testing.reference import promapi_json as reference
 
-PROFILE = settings(max_examples=60, derandomize=True, deadline=None)
+PROFILE = examples(60)
 FLOATS = st.one_of(
     st.floats(width=64),
     st.floats(1e-8, 1e-3),

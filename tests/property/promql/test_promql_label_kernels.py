@@ -1,16 +1,17 @@
 """Interning keeps label sets apart exactly where they differ; hostile runs are refused."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from thanostack.lib.kernels import promql_labels as kernels
 from thanostack.lib.model.label_runs import LabelRuns, encode_run
 from thanostack.lib.promql.engine.labels import LabelTable
+from thanostack.testing.examples import examples
 from thanostack.testing.guard_page import guarded
 from thanostack.testing.reference import promql_labels as reference
 
-checked = settings(max_examples=50, derandomize=True, deadline=None)
+checked = examples(50)
 text = st.binary(min_size=1, max_size=3) | st.sampled_from([b"job", b"instance", b"x" * 200])
 label_sets = st.dictionaries(text, text, max_size=4).map(lambda d: encode_run(d.items()))
 runs = st.lists(label_sets, max_size=12)

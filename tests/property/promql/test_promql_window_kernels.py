@@ -1,16 +1,17 @@
 """The window kernels have the bits of their references, window by window."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from thanostack.lib.kernels import promql_extended, promql_windows
+from thanostack.testing.examples import examples
 from thanostack.testing.promql_script import STALE
 from thanostack.testing.reference import promql_extended as extended_reference
 from thanostack.testing.reference import promql_windows as reference
 from thanostack.testing.step_rows import batch_of, bit_rows, rows_of
 
-checked = settings(max_examples=50, derandomize=True, deadline=None)
+checked = examples(50)
 numbers = st.one_of(
     st.integers(0, 9).map(float),
     st.floats(-1e3, 1e3),
@@ -105,7 +106,7 @@ def test_rate_rows(series, grid, range_ms, divisor, is_counter):
     assert_equal(expected, out, present, points)
 
 
-@settings(max_examples=200, derandomize=True, deadline=None)
+@examples(200)
 @given(
     batches,
     grids,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from thanostack.lib.foundation.errors import ParseError
@@ -21,6 +21,7 @@ from thanostack.lib.promql.parser import (
     prettify_expr,
     walk,
 )
+from thanostack.testing.examples import examples
 from thanostack.testing.promql_trees import scalars, vectors
 
 _ALL = ParserOptions(True, True, True)
@@ -34,7 +35,7 @@ _PIECES = (
 )
 
 
-@settings(max_examples=100, derandomize=True, deadline=None)
+@examples(100)
 @given(vectors() | scalars())
 def test_parsing_what_was_printed_gives_the_tree(tree: ast.Expr) -> None:
     """On one line and over several."""
@@ -52,7 +53,7 @@ def _mutated(draw: st.DrawFn) -> str:
     return text
 
 
-@settings(max_examples=600, derandomize=True, deadline=None)
+@examples(600)
 @given(_mutated() | st.lists(st.sampled_from(_PIECES), max_size=12).map("".join) | st.text())
 def test_any_text_is_a_tree_or_a_parse_error(text: str) -> None:
     """A tree can be read by everyone; an error points into the text."""

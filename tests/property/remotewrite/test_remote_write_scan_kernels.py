@@ -3,16 +3,17 @@
 import struct
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from thanostack.lib.kernels import label_canonical, remote_write_scan
+from thanostack.testing.examples import examples
 from thanostack.testing.guard_page import guarded
 from thanostack.testing.reference import label_canonical as canonical_reference
 from thanostack.testing.reference import remote_write_scan as reference
 from thanostack.testing.reference.protobuf import field, uvarint
 
-PROFILE = settings(max_examples=80, derandomize=True, deadline=None)
+PROFILE = examples(80)
 TEXT = st.one_of(
     st.sampled_from([b"", b"a", b"b", b"job", b"\xff", "ü€😀".encode(), b"\xed\xa0\x80"]),
     st.binary(max_size=6),

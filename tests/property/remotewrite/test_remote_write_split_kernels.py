@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from thanostack.lib.kernels import remote_write_counts as counts_kernels
 from thanostack.lib.kernels import remote_write_split as kernels
 from thanostack.lib.pb import prometheus_remote_pb2 as remote
+from thanostack.testing.examples import examples
 from thanostack.testing.guard_page import guarded
 from thanostack.testing.reference import remote_write_counts as counts_reference
 from thanostack.testing.reference import remote_write_split as reference
 
-EXAMPLES = settings(max_examples=50, derandomize=True, deadline=None)
+EXAMPLES = examples(50)
 
 TEXTS = st.sampled_from(["", "a", "tenant", "b" * 7, "c" * 8, "d" * 200, "é"])
 LABELS = st.lists(st.tuples(st.sampled_from(["", "a", "tenant", "tenan", "tenant2"]), TEXTS))

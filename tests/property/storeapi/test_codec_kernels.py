@@ -1,18 +1,19 @@
 """Frame kernels equal their references; hostile bytes give a status."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from thanostack.lib.kernels import storeapi_codec as kernels
 from thanostack.lib.kernels import storeapi_shards
 from thanostack.lib.kernels._types import CHUNK_DTYPE
 from thanostack.lib.model.label_runs import LabelRuns
+from thanostack.testing.examples import examples
 from thanostack.testing.guard_page import guarded
 from thanostack.testing.reference import storeapi_codec as reference
 from thanostack.testing.reference import storeapi_shards as shard_reference
 
-PROFILE = settings(max_examples=60, derandomize=True, deadline=None)
+PROFILE = examples(60)
 NAMES = st.sampled_from(["a", "aa", "b", "__name__", "é", "n" * 130])
 LABELS = st.dictionaries(NAMES, st.text(min_size=1, max_size=5), max_size=3)
 TIMES = st.one_of(st.integers(-300, 300), st.integers(-(2**63), 2**63 - 1))
@@ -56,14 +57,14 @@ def decoded(module, frames, wanted):
     counts = np.zeros(4, np.int64)
     status = module.count_series_frames(data, bounds, counts)
     if status < 0:
-        return status
+        return int(status)
     n_series, n_chunks, label_bytes, n_warnings = counts.tolist()
     labels = np.zeros(label_bytes + 32, np.uint8)
     offsets = np.zeros((2, n_series + 1), np.int64)
     chunks, warnings = np.zeros(n_chunks, CHUNK_DTYPE), np.zeros(2 * n_warnings, np.int64)
     found = module.decode_series_frames(data, bounds, wanted, labels, *offsets, chunks, warnings)
     if found < 0:
-        return found
+        return int(found)
     assert offsets[0][-1] <= label_bytes
     content = (labels[: offsets[0][-1]].tobytes(), offsets.tolist(), chunks.tolist())
     return counts.tolist(), found, content, warnings.tolist()
@@ -92,7 +93,7 @@ def test_decoding_equals_reference(series, data, most, warning):
     assert decoded(reference, frames, 15) == decoded(kernels, frames, 15)
 
 
-@settings(max_examples=150, derandomize=True, deadline=None)
+@examples(150)
 @given(
     SERIES,
     st.binary(min_size=200, max_size=200),
@@ -115,7 +116,7 @@ def test_mutated_frames_equal_reference(series, data, mutations, cut, wanted):
     assert expected == got
 
 
-@settings(max_examples=150, derandomize=True, deadline=None)
+@examples(150)
 @given(st.lists(st.binary(max_size=40), max_size=3))
 def test_random_frames_equal_reference(frames):
     """Random bytes too."""

@@ -4,15 +4,16 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from thanostack.lib.kernels import storeapi_dedup as kernels
 from thanostack.lib.kernels._types import CHUNK_DTYPE
+from thanostack.testing.examples import examples
 from thanostack.testing.guard_page import guarded
 from thanostack.testing.reference import storeapi_dedup as reference
 
-PROFILE = settings(max_examples=60, derandomize=True, deadline=None)
+PROFILE = examples(60)
 VALUES = st.sampled_from([0.0, -0.0, 1.0, 2.5, 7.0, 1e300, -3.0, float("inf"), float("nan")])
 GAPS = st.one_of(st.integers(1, 12_000), st.sampled_from([10_000, 15_000, 30_000]))
 

@@ -1,15 +1,16 @@
 """Scanning and gathering head chunks equal their references, hostile bytes included."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from thanostack.lib.kernels import head_chunk_file as kernels
+from thanostack.testing.examples import examples
 from thanostack.testing.guard_page import guarded
 from thanostack.testing.reference import head_chunk_file as reference
 
-PROFILE = settings(max_examples=50, derandomize=True, deadline=None)
-HOSTILE = settings(max_examples=100, derandomize=True, deadline=None)
+PROFILE = examples(50)
+HOSTILE = examples(100)
 TIMES = st.integers(-(2**63), 2**63 - 1)
 DATA = st.one_of(st.binary(max_size=20), st.integers(100, 400).map(lambda n: b"\1" * n))
 CHUNKS = st.lists(

@@ -2,15 +2,16 @@
 
 import cramjam
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from thanostack.lib.kernels import wal_frames, wal_snappy
+from thanostack.testing.examples import examples
 from thanostack.testing.guard_page import guarded
 from thanostack.testing.reference import wal_frames as reference
 from thanostack.testing.reference import wal_snappy as snappy_reference
 
-PROFILE = settings(max_examples=40, derandomize=True, deadline=None)
+PROFILE = examples(40)
 PAGE = wal_frames.PAGE
 SIZES = st.one_of(
     st.integers(0, 300), st.sampled_from([PAGE - 14, PAGE - 8, PAGE - 7, PAGE - 6, 40000, 70000])
@@ -102,7 +103,7 @@ def test_decompress_equals_reference(records, room):
     assert expected[1] == b"".join(plain for plain, _ in records[: expected[0]])
 
 
-@settings(max_examples=300, derandomize=True, deadline=None)
+@examples(300)
 @given(PLAIN, st.data())
 def test_decompress_hostile_equals_reference(plain, data):
     """Random, truncated and mutated blocks decode or are refused exactly as by the reference."""

@@ -3,16 +3,17 @@
 import struct
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from thanostack.lib.kernels import wal_ages, wal_records
+from thanostack.testing.examples import examples
 from thanostack.testing.guard_page import guarded
 from thanostack.testing.reference import wal_ages as ages_reference
 from thanostack.testing.reference import wal_records as reference
 
-PROFILE = settings(max_examples=50, derandomize=True, deadline=None)
-HOSTILE = settings(max_examples=100, derandomize=True, deadline=None)
+PROFILE = examples(50)
+HOSTILE = examples(100)
 REFS = st.one_of(st.integers(0, 5000), st.integers(0, 2**64 - 1))
 TIMES = st.one_of(st.integers(0, 10**6), st.integers(-(2**63), 2**63 - 1))
 BITS = st.integers(0, 2**64 - 1)

@@ -52,7 +52,8 @@ def parse_model_duration(text: str) -> DurationMs:
     """Return a Prometheus duration in ms.
 
     Raises:
-        InvalidInput: for anything but whole numbers with falling units, or `0`.
+        InvalidInput: for anything but whole numbers with falling units, or `0`, and for more than
+            an int64 holds in nanoseconds, some 292 years.
 
     Example:
         >>> parse_model_duration("1h30m")
@@ -64,7 +65,10 @@ def parse_model_duration(text: str) -> DurationMs:
     if not text or match is None:
         raise InvalidInput(f'not a valid duration string: "{text}"')
     amounts = zip(match.groups(), _MODEL_UNITS_MS.values(), strict=True)
-    return DurationMs(sum(int(amount) * unit for amount, unit in amounts if amount))
+    duration_ms = sum(int(amount) * unit for amount, unit in amounts if amount)
+    if duration_ms * 1_000_000 >= 1 << 63:
+        raise InvalidInput("duration out of range")
+    return DurationMs(duration_ms)
 
 
 def parse_go_duration(text: str) -> DurationMs:

@@ -9,7 +9,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-CHUNK_DTYPE = np.dtype(
+from thanostack.lib.kernels._jit import DISABLED
+
+
+def record_dtype(fields, *, align=False):
+    """Return the dtype of rows whose fields a kernel reaches as attributes, with the JIT or not."""
+    plain = np.dtype(fields, align=align)
+    return np.dtype((np.record, plain)) if DISABLED else plain
+
+
+CHUNK_DTYPE = record_dtype(
     [
         ("mint", np.int64),  # ms, inclusive
         ("maxt", np.int64),  # ms, inclusive

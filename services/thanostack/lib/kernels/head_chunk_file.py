@@ -12,7 +12,15 @@ Source: Prometheus `tsdb/chunks/head_chunks.go`; `docs/formats/chunks-head.md`.
 import numpy as np
 
 from thanostack.lib.kernels._jit import device, kernel
-from thanostack.lib.kernels._types import BYTES, BYTES_OUT, I64, I64_OUT, array_out, i64
+from thanostack.lib.kernels._types import (
+    BYTES,
+    BYTES_OUT,
+    I64,
+    I64_OUT,
+    array_out,
+    i64,
+    record_dtype,
+)
 from thanostack.lib.kernels.varint import read_uvarint
 from thanostack.lib.kernels.wide import copy_bytes, crc32c, load_be32, load_be64
 
@@ -30,7 +38,7 @@ SCAN_BAD_CRC = -3
 
 GATHER_BAD = -1
 
-HEAD_CHUNK_DTYPE = np.dtype(
+HEAD_CHUNK_DTYPE = record_dtype(
     [
         ("series_ref", np.uint64),
         ("offset", np.int64),  # of the chunk in the bytes scanned

@@ -16,9 +16,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from thanostack.lib.kernels._types import BYTES_OUT, I32_OUT, I64_OUT, U64_OUT, Tables, array_out
+from thanostack.lib.kernels._types import (
+    BYTES_OUT,
+    I32_OUT,
+    I64_OUT,
+    U64_OUT,
+    Tables,
+    array_out,
+    record_dtype,
+)
 
-ROW_DTYPE = np.dtype(
+ROW_DTYPE = record_dtype(
     [
         ("last_t", np.int64),  # newest applied sample, ms
         ("last_v", np.uint64),  # its bits
@@ -38,7 +46,7 @@ ROW_DTYPE = np.dtype(
 )
 assert ROW_DTYPE.itemsize == 64
 
-CLOSED_DTYPE = np.dtype(
+CLOSED_DTYPE = record_dtype(
     [
         ("mint", np.int64),
         ("maxt", np.int64),
@@ -50,7 +58,7 @@ CLOSED_DTYPE = np.dtype(
     ]
 )
 
-PAIR_DTYPE = np.dtype(
+PAIR_DTYPE = record_dtype(
     [
         ("start", np.int64),  # offset of the pair's bytes in `pair_bytes`
         ("postings", np.int64),  # offset of its list; of a name record: the older name, -1 none

@@ -20,9 +20,10 @@ from thanostack.lib.kernels._types import (
     I64,
     array_in,
     i64,
+    record_dtype,
 )
 
-BUCKET_DTYPE = np.dtype([("row", np.int64), ("upper", np.float64)])
+BUCKET_DTYPE = record_dtype([("row", np.int64), ("upper", np.float64)])
 """One bucket series: its row in the matrix and its upper bound."""
 
 _BUCKETS = array_in(BUCKET_DTYPE)
