@@ -14,9 +14,9 @@ import sys
 
 import numpy as np
 import pytest
-from numba import config
 
 from thanostack.lib.kernels import index_write
+from thanostack.lib.kernels._jit import CHECKED
 from thanostack.testing.guard_page import guarded
 
 OVER_READ = """
@@ -55,7 +55,7 @@ def test_a_planted_over_read_is_an_error_in_the_checked_build():
     assert "IndexError: load64 out of bounds" in text
 
 
-@pytest.mark.skipif(not config.BOUNDSCHECK, reason="the checked run alone has checked kernels")
+@pytest.mark.skipif(not CHECKED, reason="the checked run alone has checked kernels")
 def test_this_process_is_checked():
     """What the environment asks for is what the kernels of this very process are."""
     numbers = [np.array([n], np.int64) for n in (0, 24, 0, 0)]

@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import Final
 
 from hypothesis import settings
-from numba import config
+
+from thanostack.lib.kernels._jit import DISABLED
 
 _PLAIN_SHARE: Final = 10
 _PLAIN_MIN: Final = 5
@@ -20,6 +21,6 @@ _PLAIN_MIN: Final = 5
 
 def examples(most: int) -> settings:
     """Return the settings of a test with at most so many examples, the same ones every time."""
-    if getattr(config, "DISABLE_JIT", 0):  # numba sets its options when it is imported
+    if DISABLED:
         most = max(most // _PLAIN_SHARE, _PLAIN_MIN)
     return settings(max_examples=most, derandomize=True, deadline=None)

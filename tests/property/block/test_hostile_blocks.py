@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numba import config
 
 from thanostack.lib.foundation.errors import Corruption
 from thanostack.lib.index.toc import TOC_BYTES, TableOfContents, checksum, read_toc
+from thanostack.lib.kernels._jit import DISABLED
 from thanostack.lib.model.matchers import Matcher, MatchType
 from thanostack.lib.model.queryable import SeriesQuery
 from thanostack.lib.tsdb.block_reader import BlockReader
@@ -99,7 +99,7 @@ def damage_blocks(seed: int, rounds: int) -> None:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_hostile_blocks_end_in_an_error_of_ours(seed):
     """Lengths, counts, references and offsets that lie, under checksums that are right."""
-    damage_blocks(seed, 5 if config.DISABLE_JIT else 400)
+    damage_blocks(seed, 5 if DISABLED else 400)
 
 
 def test_resealing_an_unharmed_index_changes_nothing(tmp_path):

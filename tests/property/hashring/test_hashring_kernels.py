@@ -3,16 +3,17 @@
 from itertools import pairwise
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from thanostack.lib.hashring import Endpoint, HashmodRing, KetamaRing
 from thanostack.lib.hashring.placement import SECTIONS_PER_NODE
 from thanostack.lib.kernels import hashring as kernels
+from thanostack.testing.examples import examples
 from thanostack.testing.reference import hashring as reference
 from thanostack.testing.reference.protobuf import field
 
-PROFILE = settings(max_examples=120, derandomize=True, deadline=None)
+PROFILE = examples(120)
 TEXT = st.one_of(
     st.sampled_from([b"", b"a", b"job", b"\xff", b"\xed\xa0\x80", b"x" * 15, b"y" * 16, b"z" * 17]),
     st.binary(max_size=40),
@@ -149,7 +150,7 @@ def test_ketama_equals_reference(hashes, bits, data):
 ZONES = st.lists(st.sampled_from(["", "a", "b", "c"]), min_size=1, max_size=7)
 
 
-@settings(PROFILE, max_examples=25)
+@examples(25)
 @given(ZONES, st.data())
 def test_replicas_differ_and_spread(zones, data):
     """A series' nodes are all different, and no zone has two more than one that has a node left."""
@@ -163,7 +164,7 @@ def test_replicas_differ_and_spread(zones, data):
         assert max(taken.values()) <= fewest + 1
 
 
-@settings(PROFILE, max_examples=15)
+@examples(15)
 @given(ZONES, st.sampled_from(["a", "b", ""]))
 def test_a_new_node_moves_series_to_itself_only(zones, zone):
     """Growth moves about 1/N of the series, all of them to the new node."""

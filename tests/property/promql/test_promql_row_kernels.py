@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numba import config
 
 from thanostack.lib.kernels import promql_aggregates, promql_buckets, promql_rows
+from thanostack.lib.kernels._jit import DISABLED
 from thanostack.lib.promql.engine.aggregation import RANKING, STREAMING
 from thanostack.lib.promql.engine.labels import members_by_group
 from thanostack.lib.promql.engine.row_functions import OPERATORS, ROW_FUNCTIONS
@@ -51,7 +51,7 @@ def test_transform_rows_by_operators(items, name, numbers_by_step, swapped, as_b
     assert np.count_nonzero(present) == points
 
 
-@pytest.mark.skipif(config.DISABLE_JIT, reason="plain math raises where compiled code gives NaN")
+@pytest.mark.skipif(DISABLED, reason="plain math raises where compiled code gives NaN")
 @thorough
 @given(row, st.sampled_from(reference.FUNCTIONS), scalars, scalars)
 def test_transform_rows_by_functions(items, name, first, second):

@@ -72,7 +72,7 @@ def test_any_text_is_a_tree_or_a_parse_error(text: str) -> None:
     assert all(0 <= column <= len(lines[line - 1]) + 1 for line, column in where)
 
 
-@settings(max_examples=150, derandomize=True, deadline=None)
+@examples(150)
 @given(vectors() | scalars(), st.sampled_from(["a", "job", "tenant_id", "__name__x"]))
 def test_no_selector_leaves_its_tenant(tree: ast.Expr, label: str) -> None:
     """Each has the matcher once and no other on its label; the rest of the query is as it was."""

@@ -5,16 +5,17 @@ from __future__ import annotations
 import copy
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from thanostack.lib.kernels import relabel as kernels
 from thanostack.lib.kernels.relabel import Outcomes
 from thanostack.lib.kernels.remote_write_scan import remote_write_symbols
+from thanostack.testing.examples import examples
 from thanostack.testing.reference import relabel as reference
 from thanostack.testing.reference.protobuf import field, uvarint
 
-PROFILE = settings(max_examples=80, derandomize=True, deadline=None)
+PROFILE = examples(80)
 TEXT = st.sampled_from([b"", b"a", b"b", b"job", b"up" * 5, b"\xff", b"x" * 200])
 PAIRS = st.lists(st.tuples(TEXT, TEXT), max_size=4)
 OTHER = st.sampled_from(

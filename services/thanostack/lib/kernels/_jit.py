@@ -26,6 +26,7 @@ from typing import Protocol
 from thanostack.lib.kernels import _store
 
 DISABLED = os.environ.get("NUMBA_DISABLE_JIT") == "1"
+CHECKED = os.environ.get("NUMBA_BOUNDSCHECK") == "1"
 
 REGISTRY: dict[str, str] = {}
 """Kernel name -> signature text, of every kernel whose module was imported."""
