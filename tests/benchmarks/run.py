@@ -1,6 +1,6 @@
 """Run the benchmarks against the peers and print their tables, ready for docs/performance.md.
 
-python tests/benchmarks/run.py [start|ingest|memory|replay|query|disk|cold ...]
+python tests/benchmarks/run.py [start|ingest|memory|replay|query|disk|cold|router ...]
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import disk
 import ingest
 import query
 import replay
+import router
 
 
 def _install_victoria_metrics() -> bool:
@@ -133,6 +134,21 @@ def run_disk() -> None:
         print(f"| {block.server} | {block.samples:,} | {share:.4f} | {block.index_bytes:,} |")
 
 
+def run_router() -> None:
+    """CPU seconds per million samples of a router before three ingestors, three replicas each."""
+    print("| load | router | CPU s a million | Thanos / it | ingestors' | idle MiB | peak MiB |")
+    print("|---|---|---|---|---|---|---|")
+    for name, load in router.LOADS.items():
+        costs = router.measure(load)
+        for cost in costs:
+            print(
+                f"| {name} | {cost.router} | {cost.cpu_s:.2f} | "
+                f"{costs[0].cpu_s / cost.cpu_s:.1f} | {cost.ingestors_s:.2f} | "
+                f"{cost.idle_mib:.0f} | {cost.peak_mib:.0f} |",
+                flush=True,
+            )
+
+
 RUNS: dict[str, Callable[[], None]] = {
     "start": run_start,
     "ingest": run_ingest,
@@ -141,6 +157,7 @@ RUNS: dict[str, Callable[[], None]] = {
     "query": run_query,
     "disk": run_disk,
     "cold": run_cold,
+    "router": run_router,
 }
 
 if __name__ == "__main__":

@@ -4,54 +4,90 @@
 |---|---|
 | stored, or an exact duplicate | OK |
 | samples refused; the others are stored | AlreadyExists |
-| malformed, bad tenant | InvalidArgument |
-| not ready, disk full, quarantined | Unavailable |
+| malformed, bad tenant, bad replica | InvalidArgument |
+| not ready, disk full, quarantined; no quorum | Unavailable |
 | a tenant's bound | ResourceExhausted |
 
 A router's request has its series in fields 1 (with the tenant in 2), or, since 2026, for several
-tenants at once in field 4; both are taken, also mixed. Series are handed on as byte ranges.
+tenants at once in field 4; both are taken, also mixed. Series are handed on as byte ranges. A
+receiver with hashrings routes what it is sent, by the replica in field 3 if it stores as well.
 
 Source: Thanos `pkg/store/storepb/rpc.proto`, `pkg/receive/handler.go` (RemoteWrite).
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
 import numpy as np
 
 from thanostack.lib.foundation.errors import NotReady
 from thanostack.lib.foundation.ids import Tenant
-from thanostack.lib.remotewrite.split import tenants_of
+from thanostack.lib.model.label_runs import Uint8Array
+from thanostack.lib.remotewrite.split import replica_of, tenants_of
 from thanostack.lib.storeapi.server import StoreServer
 from thanostack.receive.metrics import ReceiveMetrics
-from thanostack.receive.service import WriteService
+from thanostack.receive.router import Router
+from thanostack.receive.service import Outcome, WriteService
 from thanostack.runtime.error_mapping import remote_write_status
 from thanostack.runtime.grpc_call import CallContext, Handlers, ServerStream, Unary
 from thanostack.runtime.probes import Probes
 
 _EMPTY_ANSWER = b""
 
+WriteForwarded = Callable[[Uint8Array], Outcome]
+"""Writes a WriteableStore request and waits; called in a thread of the gRPC server."""
 
-class ReceiveServicer:
-    """The methods of one ingestor.
+
+def of_storage(service: WriteService, default: Tenant) -> WriteForwarded:
+    """Return what writes forwarded requests to this node's storage.
 
     Args:
         service: does the writing.
-        stores: answers the StoreAPI.
         default: tenant of requests that name none.
+    """
+    return lambda request: service.write_parts(tenants_of(request), default)
+
+
+def of_router(router: Router, default: Tenant, loop: asyncio.AbstractEventLoop) -> WriteForwarded:
+    """Return what routes forwarded requests.
+
+    Args:
+        router: does the routing, on its loop.
+        default: tenant of requests that name none.
+        loop: the router's.
+    """
+    name = default.encode()
+
+    def write(request: Uint8Array) -> Outcome:
+        replica = replica_of(request)
+        parts = [part._replace(tenant=part.tenant or name) for part in tenants_of(request)]
+        routed = router.write_parts(parts, replica)
+        return asyncio.run_coroutine_threadsafe(routed, loop).result()
+
+    return write
+
+
+class ReceiveServicer:
+    """The methods of one receiver.
+
+    Args:
+        write: does the writing.
+        stores: answers the StoreAPI.
         metrics: told about every request.
         probes: while not ready, writes are answered Unavailable.
     """
 
     def __init__(
         self,
-        service: WriteService,
+        write: WriteForwarded,
         stores: StoreServer,
         *,
-        default: Tenant,
         metrics: ReceiveMetrics,
         probes: Probes,
     ) -> None:
-        self._service, self._stores, self._default = service, stores, default
+        self._write, self._stores = write, stores
         self._metrics, self._probes = metrics, probes
 
     def handlers(self) -> Handlers:
@@ -73,8 +109,7 @@ class ReceiveServicer:
         """
         if not self._probes.is_ready:
             raise NotReady(f"not ready: {self._probes.reason}")
-        parts = tenants_of(np.frombuffer(request, np.uint8))
-        outcome = self._service.write_parts(parts, self._default)
+        outcome = self._write(np.frombuffer(request, np.uint8))
         error = outcome.error()
         self._metrics.observe(outcome, 200 if error is None else remote_write_status(error))
         if error is not None:

@@ -10,7 +10,9 @@
 | samples refused; the others are stored | 409 | 400 |
 | a type or encoding that remote write does not have | not looked at | 415 |
 | too large | 413 | 413 |
-| bounds of a tenant; bytes in flight; not ready, disk full, quarantined | 429; 503 | 429; 503 |
+| bounds of a tenant | 429 | 429 |
+| bytes in flight; not ready, disk full, quarantined; no quorum | 503 | 503 |
+| no hashring for the tenant | 500 | 500 |
 
 429 and 503 carry `Retry-After`. 2.0 answers with the `…-Written` headers, counting what is stored.
 
@@ -28,7 +30,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from prometheus_client import Gauge
 
@@ -56,7 +58,7 @@ from thanostack.receive.request_body import (
     InflightBytes,
     read_body,
 )
-from thanostack.receive.service import INLINE_BYTES_MAX, Outcome, WriteService
+from thanostack.receive.service import INLINE_BYTES_MAX, Outcome
 from thanostack.receive.write_gate import Turn
 from thanostack.runtime.error_mapping import error_text, remote_write_status, retry_after_s
 from thanostack.runtime.http_common import (
@@ -86,7 +88,7 @@ class WriteOptions:
     Args:
         rule: finds the tenant.
         limits: what one sender may make us hold.
-        replica_header: must be a number where given.
+        replica_header: names the replica that a request is already; a number from 1.
     """
 
     rule: TenantRule
@@ -94,11 +96,30 @@ class WriteOptions:
     replica_header: str = "THANOS-REPLICA"
 
 
+class WriteTarget(Protocol):
+    """What takes a decoded request: this node's storage, or a router."""
+
+    async def write(
+        self, tenant: Tenant, body: Uint8Array, version: Version, replica: int = 0
+    ) -> Outcome:
+        """Write a request and return what happened.
+
+        Args:
+            tenant: whose it is.
+            body: uint8[n]; must not change until this returns.
+            version: of remote write.
+            replica: number from 1 of a request that is a replica already; 0 for others.
+        """
+
+    def write_now(self, tenant: Tenant, body: Uint8Array, version: Version) -> Outcome | None:
+        """Write a request if that takes no waiting, else do nothing and return None."""
+
+
 class WriteAPI:
     """The write port's ASGI application.
 
     Args:
-        service: does the writing.
+        target: does the writing.
         options: how requests are taken.
         metrics: told about every request.
         probes: while not ready, writes are answered 503.
@@ -109,7 +130,7 @@ class WriteAPI:
 
     def __init__(
         self,
-        service: WriteService,
+        target: WriteTarget,
         options: WriteOptions,
         *,
         metrics: ReceiveMetrics,
@@ -119,7 +140,7 @@ class WriteAPI:
         admission: Admission | None = None,
     ) -> None:
         self._admission = admission or open_to_all(log)
-        self._service, self._rule, self._limits = service, options.rule, options.limits
+        self._target, self._rule, self._limits = target, options.rule, options.limits
         self._replica_header = options.replica_header.lower().encode()
         self._metrics, self._probes, self._log, self._pages = metrics, probes, log, pages
         self._inflight = InflightBytes(options.limits.inflight_bytes_max)
@@ -215,7 +236,9 @@ class WriteAPI:
         if length:
             check_shape(int(buffer[0]), request.version)
         admitted = await self._admission.admit(request.tenant, buffer[:length], request.version)
-        outcome = await self._service.write(request.tenant, admitted.body, request.version)
+        outcome = await self._target.write(
+            request.tenant, admitted.body, request.version, request.replica
+        )
         outcome.dropped = (admitted.dropped_samples, admitted.dropped_histograms)
         # Only now: after an exception storage might still read it, and a lost buffer costs little.
         self._buffers.give_back(buffer)
@@ -241,7 +264,7 @@ class WriteAPI:
         admitted = self._admission.admit_now(request.tenant, buffer[:length], request.version)
         outcome = None
         if admitted is not None:
-            outcome = self._service.write_now(request.tenant, admitted.body, request.version)
+            outcome = self._target.write_now(request.tenant, admitted.body, request.version)
             if outcome is not None:
                 outcome.dropped = (admitted.dropped_samples, admitted.dropped_histograms)
         self._buffers.give_back(buffer)
@@ -255,7 +278,7 @@ class WriteAPI:
     def _check_head(self, request: _Request, declared: int) -> None:
         self._admission.check_active_series(request.tenant)
         request.version = negotiate(request.headers)
-        self._check_replica(request.headers)
+        request.replica = self._replica_of(request.headers)
         self._admission.check_size(request.tenant, declared)
 
     def _decoded_length(self, request: _Request, block: bytes | bytearray) -> int:
@@ -270,11 +293,13 @@ class WriteAPI:
         else:
             await asyncio.to_thread(decode_into, block, buffer, length)
 
-    def _check_replica(self, headers: Mapping[bytes, bytes]) -> None:
-        # Upstream: an ingestor parses the number and then ignores it.
+    def _replica_of(self, headers: Mapping[bytes, bytes]) -> int:
         value = headers.get(self._replica_header)
-        if value and not value.isdigit():
+        if not value:
+            return 0
+        if not value.isdigit():
             raise InvalidInput("could not parse replica header")
+        return int(value)
 
     def _log_failure(self, request: _Request, error: Exception | None) -> None:
         is_bug = not isinstance(error, ThanostackError)
@@ -289,12 +314,20 @@ class WriteAPI:
 class _Request:
     """What is known about a request so far."""
 
-    __slots__ = ("certificate", "headers", "in_flight", "received_bytes", "tenant", "version")
+    __slots__ = (
+        "certificate",
+        "headers",
+        "in_flight",
+        "received_bytes",
+        "replica",
+        "tenant",
+        "version",
+    )
 
     def __init__(self, headers: Mapping[bytes, bytes], certificate: bytes | None = None) -> None:
         self.headers, self.certificate = headers, certificate
         self.in_flight: Gauge | None = None
-        self.received_bytes = 0
+        self.received_bytes = self.replica = 0
         self.tenant = Tenant("")
         self.version: Version = 1
 

@@ -1,7 +1,6 @@
 """Receive's metrics, under upstream's names.
 
-Forwarding and hashrings are not offered yet; their counters exist at zero, so that
-dashboards and alerts over them evaluate. `prometheus_tsdb_*{tenant}` is read from storage when
+What routing counts is in `routing_metrics`. `prometheus_tsdb_*{tenant}` is read from storage when
 someone scrapes, never on the write path.
 
 Source: Thanos `pkg/receive/handler.go`, `multitsdb.go`; Prometheus `tsdb/head.go`, `tsdb/db.go`.
@@ -41,13 +40,10 @@ class ReceiveMetrics:
 
     Args:
         registry: where it is registered.
-        replication_factor: as set; shown only.
         inflight_bytes_max: the bound of bytes in flight; shown only.
     """
 
-    def __init__(
-        self, registry: CollectorRegistry, *, replication_factor: int, inflight_bytes_max: int
-    ) -> None:
+    def __init__(self, registry: CollectorRegistry, *, inflight_bytes_max: int) -> None:
         self.http = HTTPMetrics(registry, _DURATION_BUCKETS)
         self._series = TallyHistogram(
             "thanos_receive_write_timeseries",
@@ -87,7 +83,6 @@ class ReceiveMetrics:
         self.limits = LimitMetrics(registry)
         self._bound: dict[tuple[int, str], tuple[Tally, Tally]] = {}
         self._tenants: set[str] = set()
-        _register_unused(registry, replication_factor)
 
     def observe(self, outcome: Outcome, code: int) -> None:
         """Count the series and samples of one request, by tenant."""
@@ -118,29 +113,6 @@ class ReceiveMetrics:
                 return OTHER_TENANTS
             self._tenants.add(tenant)
         return tenant
-
-
-def _register_unused(registry: CollectorRegistry, replication_factor: int) -> None:
-    forwards = Counter(
-        "thanos_receive_forward_requests_total",
-        "The number of forward requests.",
-        ["result"],
-        registry=registry,
-    )
-    replications = Counter(
-        "thanos_receive_replications_total",
-        "The number of replication operations done by the receiver.",
-        ["result"],
-        registry=registry,
-    )
-    for result in ("error", "success"):
-        forwards.labels(result)
-        replications.labels(result)
-    Gauge(
-        "thanos_receive_replication_factor",
-        "The number of times to replicate incoming write requests.",
-        registry=registry,
-    ).set(replication_factor)
 
 
 class Stat(NamedTuple):

@@ -71,10 +71,12 @@ class Outcome:
 
     Args:
         parts: tenant, number of series, and its result or failure.
+        failure: of the request as a whole, where that is not known by part.
         dropped: samples and histograms that relabeling took out on purpose: they count as written.
     """
 
     parts: list[tuple[Tenant, int, WriteResult | Exception]] = field(default_factory=list)
+    failure: Exception | None = None
     dropped: tuple[int, int] = (0, 0)
 
     @property
@@ -92,6 +94,8 @@ class Outcome:
 
     def error(self) -> Exception | None:
         """Return the failure that speaks for the request, None if all was stored."""
+        if self.failure is not None:
+            return self.failure
         failures = [result for _, _, result in self.parts if isinstance(result, Exception)]
         limits = [r.series_limit for r in self.results if "series_limit" in r.rejected]
         if limits:
@@ -145,18 +149,22 @@ class WriteService:
         self._storage, self._pool = storage, pool
         self._split_label = split_label.encode()
 
-    async def write(self, tenant: Tenant, body: Uint8Array, version: Version) -> Outcome:
+    async def write(
+        self, tenant: Tenant, body: Uint8Array, version: Version, replica: int = 0
+    ) -> Outcome:
         """Write one decoded request; return when storage has answered for all of it.
 
         Args:
             tenant: of series without the split label.
             body: uint8[n]; must not change until this returns.
             version: of remote write.
+            replica: not looked at: an ingestor stores whatever it is sent.
 
         Raises:
             InvalidInput: if the body is malformed at its top level, or names an invalid tenant.
             LimitExceeded: if it would be split into too many parts.
         """
+        del replica
         if not self._split_label:
             n_series = count_series(body, version)
             result = await self._append(tenant, body, version) if n_series else None

@@ -46,10 +46,6 @@ from thanostack.runtime.tls_options import ClientTLSOptions, ServerTLSOptions
 
 _NO_FORWARDING = "this version stores what it is sent and forwards nothing"
 _NO_UPLOAD = "blocks are not uploaded yet"
-_NO_ROUTING = (
-    "routing by hashring is not offered yet: leave it out to run as an ingestor, and keep routers "
-    "on Thanos; they may write to this program"
-)
 _NO_OTLP = "OTLP is not offered yet; /api/v1/otlp answers 404"
 
 
@@ -130,41 +126,66 @@ class RemoteWriteServerFlags(LogAndTracingFlags):
             check_web_config(self.remote_write_http_config, "remote-write.http-config")
 
 
-class RoutingFlags(LogAndTracingFlags):
-    """What a router would do: refused where it would lose data, else without effect."""
+Role = Literal["RouterOnly", "RouterIngestor", "IngestorOnly"]
 
-    receive_hashrings_file: str = refused(
-        "receive.hashrings-file", "", "File with the hashrings, watched.", hint=_NO_ROUTING
+
+class RoutingFlags(LogAndTracingFlags):
+    """Which role this is, and how a router writes to other receivers."""
+
+    receive_hashrings_file: str = flag(
+        "receive.hashrings-file",
+        "",
+        "File with the hashrings, JSON; watched, and read anew when it changes. With it or "
+        "--receive.hashrings this is a router; with --receive.local-endpoint as well, it also "
+        "stores its share.",
     )
-    receive_hashrings: str = refused(
-        "receive.hashrings", "", "Text of the hashrings.", hint=_NO_ROUTING
+    receive_hashrings: str = flag(
+        "receive.hashrings", "", "Text of the hashrings; the file goes before it."
     )
-    receive_hashrings_algorithm: Literal["hashmod", "ketama"] = accepted(
-        "receive.hashrings-algorithm", "hashmod", "How series are placed.", reason=_NO_FORWARDING
+    receive_hashrings_algorithm: Literal["hashmod", "ketama"] = flag(
+        "receive.hashrings-algorithm",
+        "hashmod",
+        "How rings that name no algorithm place series. hashmod moves nearly all series when a "
+        "ring changes, ketama 1/N of them; all receivers of a ring must agree.",
     )
-    receive_hashrings_file_refresh_interval: ModelDuration = accepted(
+    receive_hashrings_file_refresh_interval: ModelDuration = flag(
         "receive.hashrings-file-refresh-interval",
         "5m",
-        "How often the file is read anew.",
-        reason=_NO_FORWARDING,
+        "How often the file is read anew even if no change of it was noticed.",
     )
-    receive_local_endpoint: str = accepted(
+    receive_local_endpoint: str = flag(
         "receive.local-endpoint",
         "",
-        "This node's name in the hashring.",
-        reason="without a hashring it names this node to nobody; it is an ingestor, as upstream",
+        "This node's address in the hashring: its share is stored here.",
     )
-    receive_forward_async_workers: Unsigned = accepted(
-        "receive.forward.async-workers", "5", "Concurrent forwards a peer.", reason=_NO_FORWARDING
+    receive_forward_async_workers: Unsigned = flag(
+        "receive.forward.async-workers",
+        "5",
+        "Forwards to one peer at a time; the others wait. 0 is 1.",
     )
-    receive_grpc_compression: Literal["snappy", "none"] = accepted(
-        "receive.grpc-compression", "snappy", "Compression of forwards.", reason=_NO_FORWARDING
+    receive_forward_queue_bytes_max: ByteSize = ours(
+        "receive.forward.queue-bytes-max",
+        "64MiB",
+        "Most bytes of forwards that are held for one peer, waiting or on their way; beyond it the "
+        "peer counts as unavailable.",
     )
-    receive_replication_factor: Unsigned = accepted(
+    receive_sloppy_quorum: bool = ours(
+        "receive.sloppy-quorum",
+        "false",
+        "While a node is down, write its share to the next node of the ring, and count that as a "
+        "replica. Only with nodes that are no routers themselves.",
+    )
+    receive_grpc_compression: Literal["snappy", "none"] = flag(
+        "receive.grpc-compression",
+        "snappy",
+        "Compression of forwards. snappy is an eighth of the bytes between receivers, and saves "
+        "receivers more CPU time than it costs a router.",
+    )
+    receive_replication_factor: Unsigned = flag(
         "receive.replication-factor",
         "1",
-        "How many copies are written.",
-        reason="copies are made where writes are routed; it is shown as a metric",
+        "How many nodes get each series. One of two, or more than half of any other number, must "
+        "have stored it before a write is acknowledged. 0 is 1.",
     )
     receive_replication_protocol: Literal["protobuf", "capnproto"] = refused(
         "receive.replication-protocol",
@@ -179,25 +200,49 @@ class RoutingFlags(LogAndTracingFlags):
         reason="Cap'n Proto is not offered; receivers talk protobuf over gRPC",
     )
     receive_grpc_service_config: str = accepted(
-        "receive.grpc-service-config", "", "gRPC client settings.", reason=_NO_FORWARDING
+        "receive.grpc-service-config",
+        "",
+        "gRPC client settings.",
+        reason="there is one connection a peer, and one repetition where it breaks",
     )
-    receive_forward_timeout: ModelDuration = accepted(
-        "receive-forward-timeout", "5s", "Timeout of a forward.", reason=_NO_FORWARDING, hidden=True
+    receive_forward_timeout: ModelDuration = flag(
+        "receive-forward-timeout",
+        "5s",
+        "How long a write waits for the nodes of its series, and forwards may go on after it.",
+        hidden=True,
     )
-    receive_forward_max_backoff: ModelDuration = accepted(
+    receive_forward_max_backoff: ModelDuration = flag(
         "receive-forward-max-backoff",
         "5s",
-        "Longest pause after a failed forward.",
-        reason=_NO_FORWARDING,
+        "Longest time that a peer is not tried after it failed.",
         hidden=True,
     )
     receive_artificial_max_delay: ModelDuration = accepted(
         "receive.artificial-max-delay",
         "0s",
         "Delay of the second peer, for tests.",
-        reason=_NO_FORWARDING,
+        reason="upstream's own tests use it",
         hidden=True,
     )
+
+    @field_validator("receive_forward_timeout")
+    @classmethod
+    def _timeout_is_some(cls, value: DurationMs) -> DurationMs:
+        if value <= 0:
+            raise ValueError("must be above 0")
+        return value
+
+    @property
+    def role(self) -> Role:
+        """Return upstream's name of what these flags make of the process."""
+        if not (self.receive_hashrings or self.receive_hashrings_file):
+            return "IngestorOnly"
+        return "RouterIngestor" if self.receive_local_endpoint else "RouterOnly"
+
+    @property
+    def replication_factor(self) -> int:
+        """Return how many nodes get each series, at least 1."""
+        return max(1, self.receive_replication_factor)
 
 
 class AdmissionFlags(LogAndTracingFlags):
@@ -335,7 +380,8 @@ class TenancyFlags(LogAndTracingFlags):
     receive_replica_header: str = flag(
         "receive.replica-header",
         "THANOS-REPLICA",
-        "HTTP header with the replica's number; an ingestor checks that it is a number.",
+        "HTTP header with the number, from 1, of the replica that a request is already; a router "
+        "that stores its share itself heeds it.",
     )
 
     @field_validator("label")

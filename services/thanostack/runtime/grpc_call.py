@@ -20,6 +20,9 @@ from dataclasses import dataclass
 
 from thanostack.runtime.error_mapping import GrpcCode
 
+ROLE_FIELD = "thanostack-role"
+"""Trailing metadata in which a server of ours says what it is; unknown to everybody else."""
+
 DEFAULT_THREADS = 32
 MESSAGE_BYTES_MAX = 256 << 20
 

@@ -19,7 +19,7 @@ from typing import Final
 
 from thanostack.runtime import grpc_messages as messages
 from thanostack.runtime.error_mapping import GrpcCode, GrpcFailure
-from thanostack.runtime.grpc_call import CallContext, Handlers, Observer, Report
+from thanostack.runtime.grpc_call import ROLE_FIELD, CallContext, Handlers, Observer, Report
 
 # A streaming handler is held back when so much of its answer waits for the client.
 _ANSWER_BYTES_WAITING: Final = 1 << 20
@@ -78,6 +78,7 @@ class Http2Service:
         connection_age_s: after which clients are asked to connect again; 0 for never.
         age_grace_s: how long calls may go on after that.
         request_timeout_s: from a request's headers to its last byte.
+        role: what the server says that it is, in every answer; empty for nothing.
     """
 
     handlers: Handlers
@@ -89,6 +90,12 @@ class Http2Service:
     connection_age_s: float = 0.0
     age_grace_s: float = 60.0
     request_timeout_s: float = field(default_factory=lambda: REQUEST_TIMEOUT_S)
+    role: str = ""
+
+    @property
+    def trailers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Return the fields that end every answer besides its status."""
+        return ((ROLE_FIELD.encode(), self.role.encode()),) if self.role else ()
 
 
 class Outflow:

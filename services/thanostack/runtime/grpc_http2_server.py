@@ -29,8 +29,9 @@ from thanostack.runtime import http2_frames as h2
 from thanostack.runtime.error_mapping import GrpcCode, GrpcFailure, error_text, grpc_code
 from thanostack.runtime.grpc_call import CallContext, FinishedCall, ServerStream, Unary
 from thanostack.runtime.grpc_http2_call import Http2Call, Http2Service
-from thanostack.runtime.http2_connection import STREAMS_MAX, Headers, Http2Connection
+from thanostack.runtime.http2_connection import STREAMS_MAX, Http2Connection
 from thanostack.runtime.http2_frames import ConnectionFailed
+from thanostack.runtime.http2_machine import Headers
 
 # Up to here a compressed request is decoded on the loop: about a millisecond.
 _INLINE_BYTES_MAX: Final = 1 << 20
@@ -44,7 +45,6 @@ _CONTENT: Final = (
     (b"grpc-accept-encoding", messages.ACCEPTED_ENCODINGS.encode()),
 )
 _ANSWER_HEADERS: Final = h2.encode_headers(_CONTENT)
-_OK_TRAILERS: Final = h2.encode_headers([(b"grpc-status", b"0")])
 _NO_GRPC: Final = h2.encode_headers([(b":status", b"415")])
 _TRANSPORT_FIELDS: Final = frozenset({b"te", b"content-type"})
 
@@ -63,6 +63,7 @@ class Http2ServerProtocol(asyncio.Protocol):
         self._service, self._peer = service, peer
         self._loop = asyncio.get_running_loop()
         self._connection = Http2Connection(self)
+        self._ok_trailers = h2.encode_headers([(b"grpc-status", b"0"), *service.trailers])
         self._calls: dict[int, Http2Call] = {}
         self._n_jobs = 0
         self._transport: asyncio.Transport | None = None
@@ -294,7 +295,7 @@ class Http2ServerProtocol(asyncio.Protocol):
             self._send_message(stream_id, call, messages.frame_message(body))
         elif not call.has_begun:
             self._connection.send_headers(stream_id, _ANSWER_HEADERS)
-        self._connection.send_trailers(stream_id, _OK_TRAILERS)
+        self._connection.send_trailers(stream_id, self._ok_trailers)
 
     def _send_message(self, stream_id: int, call: Http2Call, message: bytes) -> None:
         if not call.has_begun:
@@ -306,6 +307,7 @@ class Http2ServerProtocol(asyncio.Protocol):
         status = (
             (b"grpc-status", b"%d" % grpc_code(error)),
             (b"grpc-message", messages.encode_status_text(error_text(error))),
+            *self._service.trailers,
         )
         fields = status if call.has_begun else _CONTENT + status
         self._connection.send_trailers(stream_id, h2.encode_headers(fields))

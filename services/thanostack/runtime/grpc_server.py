@@ -40,6 +40,7 @@ from thanostack.runtime.error_mapping import GrpcCode, GrpcFailure, error_text, 
 from thanostack.runtime.grpc_call import (
     DEFAULT_THREADS,
     MESSAGE_BYTES_MAX,
+    ROLE_FIELD,
     CallContext,
     FinishedCall,
     Handlers,
@@ -84,6 +85,7 @@ class GrpcOptions:
             addresses; 0 for never. `--grpc-server-max-connection-age`.
         ping_interval_s: clients that ping more often, and get no data, are cut off.
         front: bounds for connections that have not asked for anything yet.
+        role: what the server says that it is, in every answer; empty for nothing.
     """
 
     threads: int = DEFAULT_THREADS
@@ -92,6 +94,7 @@ class GrpcOptions:
     connection_age_s: float = 3600.0
     ping_interval_s: float = PING_INTERVAL_S
     front: FrontLimits = field(default_factory=FrontLimits)
+    role: str = ""
 
     def __post_init__(self) -> None:
         assert self.threads > 0
@@ -166,6 +169,7 @@ class GrpcServer:
             report=self._report,
             message_bytes_max=options.message_bytes_max,
             connection_age_s=options.connection_age_s,
+            role=options.role,
         )
         self._front = Front(self._bound, path, service, limits=options.front, tls=self._tls)
         await self._front.start()
@@ -229,6 +233,8 @@ class GrpcServer:
         def answer(request: bytes, servicer: grpc.ServicerContext) -> bytes:
             context, started = self._context(servicer), time.monotonic()
             self._observer.started(name, is_stream=False)
+            if self._options.role:
+                servicer.set_trailing_metadata(((ROLE_FIELD, self._options.role),))
             try:
                 body = handler.handle(request, context)
             except Exception as error:  # whatever a handler raises is an answer

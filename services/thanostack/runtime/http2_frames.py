@@ -7,7 +7,7 @@ here are the numbers, the builders, and the two payloads with optional parts. He
 decoded by the `hpack` package and encoded here without compression: answers carry four short
 headers, and a dynamic table would be state to keep in step for nothing.
 
-Source: RFC 9113 sections 4 and 6; RFC 7541 section 6.2.2.
+Source: RFC 9113 sections 4 and 6; RFC 7541 sections 5 and 6.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ PADDED: Final = 0x8
 HAS_PRIORITY: Final = 0x20
 
 # Settings that we send or obey.
+SETTING_ENABLE_PUSH: Final = 2
 SETTING_MAX_CONCURRENT_STREAMS: Final = 3
 SETTING_INITIAL_WINDOW_SIZE: Final = 4
 SETTING_MAX_FRAME_SIZE: Final = 5
@@ -134,6 +135,42 @@ def header_fragment(payload: bytes, flags: int) -> bytes:
     if len(fragment) < 5:
         raise ConnectionFailed(H2Code.FRAME_SIZE_ERROR, "no room for the priority")
     return fragment[5:]
+
+
+def changes_table(block: bytes) -> bool:
+    """Return whether decoding a valid header block changes the dynamic table.
+
+    Fields that are numbers of the table and literals without indexing do not.
+    """
+    i = 0
+    while i < len(block):
+        first = block[i]
+        if first & 0x80:
+            i = _after_integer(block, i, 0x7F)
+        elif first & 0x60:  # a literal to be indexed, or a new size of the table
+            return True
+        else:
+            i = _after_integer(block, i, 0x0F)
+            for _ in range(1 if first & 0x0F else 2):
+                i = _after_string(block, i)
+    return False
+
+
+def _after_integer(block: bytes, i: int, mask: int) -> int:
+    if block[i] & mask != mask:
+        return i + 1
+    i += 1
+    while block[i] & 0x80:
+        i += 1
+    return i + 1
+
+
+def _after_string(block: bytes, i: int) -> int:
+    length = block[i] & 0x7F
+    start = _after_integer(block, i, 0x7F)
+    if length == 0x7F:
+        length += sum((byte & 0x7F) << 7 * k for k, byte in enumerate(block[i + 1 : start]))
+    return start + length
 
 
 def encode_headers(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -28,6 +28,11 @@ WRITE_PATH: Final = (
     "head_rehash_rows", "head_rehash_pairs",
 )  # fmt: skip
 """What the first write needs, the slowest to compile first."""
+ROUTE_PATH: Final = (
+    "hashring_series_hashes", "forward_scan", "forward_group", "forward_gather", "message_runs",
+    "hashring_place_ketama", "hashring_place_hashmod", "quorum_count",
+)  # fmt: skip
+"""What the first write to a router needs."""
 PLAIN_SELECTOR: Final = (
     "write_json_series", "sort_label_runs", "xor_decode", "instant_rows", "intern_pairs",
     "head_snapshot", "intern_sets", "edit_label_runs", "head_find_pair", "split_lanes",

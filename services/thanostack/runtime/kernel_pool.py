@@ -18,6 +18,7 @@ import importlib
 import os
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -136,11 +137,16 @@ def wait_for_write_path() -> None:
         _pool.wait_for_urgent()
 
 
-def load_write_path(component: str) -> None:
-    """Load what the first write needs; else that write would hold the event loop while it loads."""
+def load(component: str, names: Iterable[str]) -> None:
+    """Load what the first write needs; else that write would hold the event loop while it loads.
+
+    Args:
+        component: whose kernels they are.
+        names: of kernels.
+    """
     for module in kernel_modules_of(component):
         loaded = importlib.import_module(KERNELS + module)
-        for name in WRITE_PATH:
+        for name in names:
             kernel = getattr(loaded, name, None)
             if kernel is not None and hasattr(kernel, "ready"):
                 kernel.ready()

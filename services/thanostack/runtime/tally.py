@@ -72,6 +72,11 @@ class TallyHistogram(Collector):
         with self._lock:
             return self._children.setdefault(values, Tally(self._bounds))
 
+    def remove(self, *values: str) -> None:
+        """Show one label set no more; nothing if it is not there."""
+        with self._lock:
+            self._children.pop(values, None)
+
     def describe(self) -> Iterable[Metric]:
         """Return the metric without samples, so that its name is taken."""
         yield HistogramMetricFamily(self._name, self._documentation, labels=self._labels)

@@ -23,7 +23,7 @@ from thanostack.lib.foundation.clock import Clock
 from thanostack.lib.foundation.errors import ThanostackError
 from thanostack.lib.foundation.ids import Tenant
 from thanostack.lib.pb import prometheus_remote_pb2
-from thanostack.receive.service import WriteService
+from thanostack.receive.http_api import WriteTarget
 from thanostack.runtime.logs import Logger
 
 INTERVAL_S: Final = 15.0
@@ -94,7 +94,7 @@ def encode(samples: Iterable[tuple[SeriesLabels, float]], time_ms: int) -> bytes
 
 async def scrape_forever(
     target: SelfScrape,
-    service: WriteService,
+    sink: WriteTarget,
     tenant: Tenant,
     log: Logger,
     *,
@@ -106,7 +106,7 @@ async def scrape_forever(
     while True:
         body = await asyncio.to_thread(target.scrape)
         try:
-            error = (await service.write(tenant, np.frombuffer(body, np.uint8), 1)).error()
+            error = (await sink.write(tenant, np.frombuffer(body, np.uint8), 1)).error()
         except ThanostackError as failure:
             error = failure
         if error is not None:

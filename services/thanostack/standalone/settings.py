@@ -6,7 +6,7 @@ possible: an external label is given, and the usual replica labels are deduplica
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import field_validator, model_validator
 
@@ -35,6 +35,12 @@ class StandaloneSettings(QuerySettings, ReceiveSettings):
         "commas. Only here there is a default, replica and prometheus_replica: the names that "
         "people and the Prometheus operator give it.",
     )
+    receive_hashrings_algorithm: Literal["hashmod", "ketama"] = flag(
+        "receive.hashrings-algorithm",
+        "ketama",
+        "How rings that name no algorithm place series; only here ketama is the default, which "
+        "moves few series when a ring changes. All receivers of a ring must agree.",
+    )
     demo: bool = ours(
         "demo",
         "false",
@@ -49,6 +55,15 @@ class StandaloneSettings(QuerySettings, ReceiveSettings):
             raise ValueError(
                 "--demo writes in plain text and without a password: leave out "
                 "--remote-write.server-tls-cert and --remote-write.http-config"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _it_stores(self) -> Self:
+        if self.role == "RouterOnly":
+            raise ValueError(
+                "standalone stores what it is sent: with hashrings give --receive.local-endpoint "
+                "as well, this node's address in them, or run thanostack receive as a router"
             )
         return self
 

@@ -17,7 +17,7 @@ from typing import Final
 from thanostack.lib.foundation.ids import Tenant
 from thanostack.query.endpoints import LocalEndpoint
 from thanostack.query.wiring import Querier
-from thanostack.receive.wiring import Ingestor, write_port
+from thanostack.receive.wiring import Receiver
 from thanostack.runtime import kernel_pool
 from thanostack.runtime.http_server import HTTPServer, listen, parse_address
 from thanostack.runtime.process import Process
@@ -37,16 +37,16 @@ async def start(settings: StandaloneSettings, process: Process) -> None:
     http_socket = listen(settings.http_address, "http-address")
     grpc_socket = listen(settings.grpc_address, "grpc-address")
     write_socket = listen(settings.remote_write_address, "remote-write.address")
-    ingestor = Ingestor(settings, process)
+    receiver = Receiver(settings, process)
     querier = Querier(
         settings,
         process,
-        local=[LocalEndpoint(LOCAL_NAME, ingestor.stores)],
-        http_metrics=ingestor.http_metrics,
+        local=[LocalEndpoint(LOCAL_NAME, receiver.stores)],
+        http_metrics=receiver.http_metrics,
     )
     gate = StartGate(querier.pages(), settings.route_prefix, process.probes)
     pages = pages_port(gate, http_socket, settings, process)
-    writes = write_port(ingestor.write_api(), write_socket, settings, process)
+    writes = receiver.write_port(write_socket)
     for name, server in (("http", pages), ("remote-write", writes)):
         process.supervisor.task(name, server.serve())
         process.supervisor.drain(name, server.stop)
@@ -54,15 +54,15 @@ async def start(settings: StandaloneSettings, process: Process) -> None:
         process.probes.set_not_ready("compiling kernels, once on this machine; see the log")
         await asyncio.to_thread(kernel_pool.wait_for_write_path)
     process.probes.set_not_ready("opening the storage")
-    await ingestor.open()
-    await ingestor.serve_grpc(grpc_socket)
+    await receiver.open()
+    await receiver.serve_grpc(grpc_socket)
     await querier.discover()
     http = _shown(settings.http_address, "http-address", pages)
     write = _shown(settings.remote_write_address, "remote-write.address", writes)
-    process.log.info("serving", http=pages.port, grpc=ingestor.grpc_port, remote_write=writes.port)
+    process.log.info("serving", http=pages.port, grpc=receiver.grpc_port, remote_write=writes.port)
     gate.open()
-    process.probes.set_ready()
-    _scrape_itself(ingestor, settings, process, http.partition("//")[2])
+    receiver.opened()
+    _scrape_itself(receiver, settings, process, http.partition("//")[2])
     print(banner(http, write, settings.route_prefix), flush=True)
     if settings.demo:
         process.supervisor.task("demo", feed(f"{write}/api/v1/receive"))
@@ -74,10 +74,10 @@ def _shown(address: str, flag: str, server: HTTPServer) -> str:
 
 
 def _scrape_itself(
-    ingestor: Ingestor, settings: StandaloneSettings, process: Process, instance: str
+    receiver: Receiver, settings: StandaloneSettings, process: Process, instance: str
 ) -> None:
     target = SelfScrape(process.registry, instance, process.clock)
     tenant = Tenant(settings.receive_default_tenant_id)
     process.supervisor.task(
-        "self-scrape", scrape_forever(target, ingestor.service, tenant, process.log)
+        "self-scrape", scrape_forever(target, receiver.target, tenant, process.log)
     )

@@ -192,9 +192,14 @@ def peer_program(name: str) -> Path:
 
 
 def _receive(
-    name: str, command: list[str], folder: Path, flags: tuple[str, ...], replica: str
+    name: str,
+    command: list[str],
+    folder: Path,
+    flags: tuple[str, ...],
+    replica: str,
+    grpc_port: int = 0,
 ) -> AbstractContextManager[Server]:
-    http_port, grpc_port, write_port = free_port(), free_port(), free_port()
+    http_port, grpc_port, write_port = free_port(), grpc_port or free_port(), free_port()
     command = [
         *command, "receive", f"--tsdb.path={folder}", f'--label=replica="{replica}"',
         f"--http-address=127.0.0.1:{http_port}", f"--grpc-address=127.0.0.1:{grpc_port}",
@@ -206,9 +211,11 @@ def _receive(
     )  # fmt: skip
 
 
-def our_receive(folder: Path, *flags: str, replica: str = "a") -> AbstractContextManager[Server]:
-    """Run `thanostack receive` as ingestor."""
-    return _receive("thanostack receive", thanostack(), folder, flags, replica)
+def our_receive(
+    folder: Path, *flags: str, replica: str = "a", grpc_port: int = 0
+) -> AbstractContextManager[Server]:
+    """Run `thanostack receive`; an ingestor without hashring flags."""
+    return _receive("thanostack receive", thanostack(), folder, flags, replica, grpc_port)
 
 
 def our_standalone(folder: Path, *, cache: Path) -> AbstractContextManager[Server]:
@@ -224,10 +231,13 @@ def our_standalone(folder: Path, *, cache: Path) -> AbstractContextManager[Serve
     return running("thanostack standalone", command, log, **where)
 
 
-def thanos_receive(folder: Path, *flags: str, replica: str = "a") -> AbstractContextManager[Server]:
+def thanos_receive(
+    folder: Path, *flags: str, replica: str = "a", grpc_port: int = 0
+) -> AbstractContextManager[Server]:
     """Run the real `thanos receive`; without hashring flags it is an ingestor with its defaults."""
     flags = (*flags, f"--receive.capnproto-address=127.0.0.1:{free_port()}")
-    return _receive("thanos receive", [str(peer_program("thanos"))], folder, flags, replica)
+    command = [str(peer_program("thanos"))]
+    return _receive("thanos receive", command, folder, flags, replica, grpc_port)
 
 
 def _query(

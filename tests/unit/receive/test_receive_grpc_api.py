@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import structlog
 from prometheus_client import CollectorRegistry
@@ -18,12 +21,13 @@ from thanostack.lib.foundation.errors import (
 )
 from thanostack.lib.pb import store_pb2
 from thanostack.lib.storeapi.server import StoreServer
-from thanostack.receive.grpc_api import ReceiveServicer
+from thanostack.receive.grpc_api import ReceiveServicer, of_router, of_storage
 from thanostack.receive.metrics import ReceiveMetrics
 from thanostack.receive.service import WriteService
 from thanostack.runtime.error_mapping import GrpcCode, grpc_code
 from thanostack.runtime.grpc_call import CallContext, ServerStream, Unary
 from thanostack.runtime.probes import Probes
+from thanostack.testing.ring_nodes import Cluster
 from thanostack.testing.write_storage import RememberingStorage, RememberingTSDB
 
 METHOD = "/thanos.WriteableStore/RemoteWrite"
@@ -38,10 +42,9 @@ class Ingestor:
         self.probes.set_ready()
         self.storage = RememberingStorage()
         self.handlers = ReceiveServicer(
-            WriteService(self.storage, ThreadPoolExecutor(1)),
+            of_storage(WriteService(self.storage, ThreadPoolExecutor(1)), "default-tenant"),
             StoreServer(list),
-            default="default-tenant",
-            metrics=ReceiveMetrics(registry, replication_factor=1, inflight_bytes_max=1),
+            metrics=ReceiveMetrics(registry, inflight_bytes_max=1),
             probes=self.probes,
         ).handlers()
 
@@ -66,6 +69,59 @@ def old_request(tenant, *samples):
     request = store_pb2.WriteRequest(tenant=tenant, replica=2)
     fill(request.timeseries, *samples)
     return request
+
+
+class Routed:
+    """The servicer of a router over three nodes, whose loop runs in a thread."""
+
+    def __init__(self):
+        self.loop = asyncio.new_event_loop()
+        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+        self.storage = RememberingStorage()
+        self.cluster = asyncio.run_coroutine_threadsafe(self.make(), self.loop).result()
+
+    async def make(self):
+        local = WriteService(self.storage, ThreadPoolExecutor(1))
+        return Cluster(
+            ["a:1", "b:1", "c:1"], local=local, local_endpoint="a:1", replication_factor=3
+        )
+
+    def write(self, request):
+        data = np.frombuffer(request.SerializeToString(), np.uint8)
+        return of_router(self.cluster.router, "default-tenant", self.loop)(data)
+
+    def close(self):
+        self.loop.call_soon_threadsafe(self.loop.stop)
+
+
+@pytest.fixture
+def routed():
+    routed = Routed()
+    yield routed
+    routed.close()
+
+
+def test_a_router_routes_what_is_forwarded_to_it(routed):
+    """A request that is no replica goes to all of its nodes, one that is goes to one."""
+    request = store_pb2.WriteRequest()
+    for tenant in ("", "b"):
+        fill(request.timeseriesTenantData.add(tenant=tenant).timeseries, (1, 1.0))
+    assert routed.write(request).error() is None
+    tenants = {key[0] for key in routed.cluster.copies()}
+    assert tenants | set(routed.storage.opened) == {"default-tenant", "b"}
+    before = sum(len(node.requests) for node in routed.cluster.nodes.values())
+    assert routed.write(old_request("c", (1, 1.0))).error() is None
+    after = sum(len(node.requests) for node in routed.cluster.nodes.values())
+    assert after - before + ("c" in routed.storage.opened) == 1
+
+
+@pytest.mark.parametrize("replica", [4, 1 << 40, -1])
+def test_a_replica_that_cannot_be_is_invalid(routed, replica):
+    """Above the replication factor, or negative."""
+    request = old_request("a", (1, 1.0))
+    request.replica = replica
+    with pytest.raises(InvalidInput):
+        routed.write(request)
 
 
 def test_old_and_new_requests_are_stored_by_tenant(ingestor):

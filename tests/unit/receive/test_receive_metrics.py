@@ -40,7 +40,7 @@ def test_storage_is_read_when_someone_scrapes():
 def test_requests_are_counted_by_tenant_and_code():
     """Series and samples of a request, and what was refused by reason."""
     registry = CollectorRegistry()
-    metrics = ReceiveMetrics(registry, replication_factor=3, inflight_bytes_max=1)
+    metrics = ReceiveMetrics(registry, inflight_bytes_max=1)
     result = WriteResult(samples=60, rejected={"out_of_order": 4})
     metrics.observe(Outcome([("a", 20, result), ("b", 1, RuntimeError("bug"))]), 409)
     value = registry.get_sample_value
@@ -51,5 +51,3 @@ def test_requests_are_counted_by_tenant_and_code():
     refused = {"tenant": "a", "reason": "out_of_order"}
     assert value("thanostack_receive_refused_samples_total", refused) == 4
     assert value("thanos_receive_write_timeseries_count", {"code": "409", "tenant": "b"}) == 1
-    assert value("thanos_receive_replication_factor") == 3
-    assert value("thanos_receive_forward_requests_total", {"result": "error"}) == 0

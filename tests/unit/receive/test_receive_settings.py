@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from thanostack.lib.foundation.errors import SettingsInvalid
+from thanostack.receive.ingestor import tsdb_options
 from thanostack.receive.settings import ReceiveSettings
-from thanostack.receive.wiring import tsdb_options
 from thanostack.runtime.command_line import split
 from thanostack.runtime.settings import load
 
@@ -23,8 +23,8 @@ def parse(*arguments):
         ([], "no external labels configured"),
         ([LABEL, '--label=tenant_id="x"'], "also the label that announces tenants"),
         (["--label=x"], "unrecognized label"),
-        ([LABEL, "--receive.hashrings-file=/x"], "keep routers on Thanos"),
-        ([LABEL, "--receive.hashrings=[]"], "keep routers on Thanos"),
+        ([LABEL, "--receive-forward-timeout=0s"], "receive-forward-timeout: must be above 0"),
+        ([LABEL, "--receive.replication-protocol=capnproto"], "only protobuf is offered"),
         ([LABEL, "--receive.default-tenant-id=.."], "tenant name not valid"),
         ([LABEL, "--tsdb.min-block-duration=4h"], "not above --tsdb.max-block-duration"),
         ([LABEL, "--tsdb.out-of-order.time-window=1h"], "out-of-order ingestion is not offered"),
@@ -46,14 +46,28 @@ def test_an_ingestors_flags_are_accepted():
         "--receive.local-endpoint=127.0.0.1:10901",
         "--receive.replication-factor=3",
         "--receive.hashrings-algorithm=ketama",
+        "--receive.capnproto-address=0.0.0.0:19391",
         "--tsdb.enable-native-histograms",
         "--hash-func=SHA256",
         "--tsdb.out-of-order.time-window=0d",
     )
     assert settings.external_labels == {"replica": "0"}
-    assert {"receive.local-endpoint", "receive.replication-factor"} <= set(
-        settings.without_effect()
-    )
+    assert set(settings.without_effect()) == {"hash-func"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "role"),
+    [
+        ([], "IngestorOnly"),
+        (["--receive.local-endpoint=a:1"], "IngestorOnly"),
+        (["--receive.hashrings=[]"], "RouterOnly"),
+        (["--receive.hashrings-file=/x"], "RouterOnly"),
+        (["--receive.hashrings-file=/x", "--receive.local-endpoint=a:1"], "RouterIngestor"),
+    ],
+)
+def test_the_role_follows_from_two_flags(arguments, role):
+    """As upstream: a hashring makes a router, and a local endpoint one that stores as well."""
+    assert role == parse(LABEL, *arguments).role
 
 
 def test_the_future_is_bounded_unless_both_flags_say_otherwise():

@@ -15,15 +15,21 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from thanostack.lib.foundation.errors import (
+    InvalidInput,
     LimitExceeded,
+    NoHashring,
     Quarantined,
+    QuorumNotReached,
+    ReplicasExhausted,
+    SampleRejected,
     StorageUnwritable,
 )
 from thanostack.lib.tenancy.rule import TenantRule
+from thanostack.lib.tsdb.options import WriteResult
 from thanostack.receive.http_api import WriteAPI, WriteOptions
 from thanostack.receive.metrics import ReceiveMetrics
 from thanostack.receive.request_body import BodyLimits
-from thanostack.receive.service import INLINE_BYTES_MAX, WriteService
+from thanostack.receive.service import INLINE_BYTES_MAX, Outcome, WriteService
 from thanostack.runtime.http_common import headers_of
 from thanostack.runtime.probes import Probes
 from thanostack.testing.asgi import Reply, call
@@ -61,9 +67,7 @@ class Ingestor:
         self.api = WriteAPI(
             WriteService(self.storage, pool, split_label=split_label),
             WriteOptions(TenantRule(), BodyLimits(decoded_max, inflight_max, arrival_max_s=0.05)),
-            metrics=ReceiveMetrics(
-                self.registry, replication_factor=1, inflight_bytes_max=inflight_max
-            ),
+            metrics=ReceiveMetrics(self.registry, inflight_bytes_max=inflight_max),
             probes=self.probes,
             log=log,
             pages=FastAPI(),
@@ -124,6 +128,68 @@ async def test_the_header_names_the_tenant(ingestor):
     assert (
         ingestor.value("http_inflight_requests", handler="receive", method="post", tenant="a") == 0
     )
+
+
+class Router:
+    """A target that remembers the replica it is told."""
+
+    def __init__(self, outcome=None):
+        self.replicas, self.outcome = [], outcome or Outcome()
+
+    async def write(self, tenant, body, version, replica=0):
+        self.replicas.append(replica)
+        return self.outcome
+
+
+def with_target(pool, target):
+    ingestor = Ingestor(pool)
+    ingestor.api._target = target
+    return ingestor
+
+
+@pytest.mark.parametrize(
+    ("value", "replica"), [("", 0), ("0", 0), ("3", 3), ("9" * 30, 10**30 - 1)]
+)
+async def test_the_replica_is_handed_on(pool, value, replica):
+    """As a number, whatever a target makes of it."""
+    target = Router()
+    reply = await with_target(pool, target).write(b"", {"THANOS-REPLICA": value})
+    assert (reply.status, target.replicas) == (200, [replica])
+
+
+@pytest.mark.parametrize("value", ["-1", "x", "1.5", " 1", "\u00b2"])
+async def test_a_replica_that_is_no_number_is_400(ingestor, value):
+    """Also for an ingestor, which does not look at it further, as upstream."""
+    reply = await ingestor.write(write_request((UP, [(1, 1.0)])), {"THANOS-REPLICA": value})
+    assert (reply.status, ingestor.storage.opened) == (400, {})
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "retry_after"),
+    [
+        (QuorumNotReached("no quorum"), 503, b"5"),
+        (ReplicasExhausted("series_max"), 429, b"5"),
+        (NoHashring("t"), 500, None),
+        (SampleRejected("conflict"), 409, None),
+        (InvalidInput("bad"), 400, None),
+    ],
+)
+async def test_what_a_router_fails_with_is_told(pool, failure, status, retry_after):
+    """With the reason in the body, and when to come back where that is of use."""
+    target = Router(Outcome([("t", 3, WriteResult(samples=3))], failure=failure))
+    reply = await with_target(pool, target).write(write_request((UP, [(1, 1.0)])))
+    assert (reply.status, reply.headers.get(b"retry-after")) == (status, retry_after)
+    assert str(failure) in reply.text
+
+
+async def test_written_headers_count_what_has_a_quorum(pool):
+    """A failed 2.0 request says how much of it is stored."""
+    result = WriteResult(samples=5, stored=2, histograms=1)
+    target = Router(Outcome([("t", 3, result)], failure=SampleRejected("conflict")))
+    reply = await with_target(pool, target).write(write_request_v2((UP, [(1, 1.0)])), V2)
+    assert reply.status == 400
+    assert reply.headers[b"x-prometheus-remote-write-samples-written"] == b"2"
+    assert reply.headers[b"x-prometheus-remote-write-histograms-written"] == b"1"
 
 
 @pytest.mark.parametrize("tenant", ["..", ".", "a/b", "/", "lost+found", "x" * 256])

@@ -13,10 +13,10 @@ import h2.settings
 import hpack
 import pytest
 
-from thanostack.runtime import http2_connection as ours
 from thanostack.runtime import http2_frames as frames
-from thanostack.runtime.http2_connection import Http2Connection
+from thanostack.runtime.http2_connection import STREAMS_MAX, Http2Connection
 from thanostack.runtime.http2_frames import ConnectionFailed, H2Code
+from thanostack.runtime.http2_machine import CONNECTION_WINDOW, Headers
 
 REQUEST = [
     (":method", "POST"), (":scheme", "http"), (":path", "/x.Y/Z"), (":authority", "a"),
@@ -34,7 +34,7 @@ class Recorder:
         self.resets: list[int] = []
         self.sent = 0
 
-    def on_request(self, stream_id: int, headers: ours.Headers) -> None:
+    def on_request(self, stream_id: int, headers: Headers) -> None:
         self.requests[stream_id] = dict(headers)
         self.bodies[stream_id] = b""
 
@@ -122,7 +122,7 @@ def test_large_requests_get_credit() -> None:
     """A client that keeps to its windows can send far more than one window."""
     pair = Pair()
     stream_id = pair.begin()
-    left, piece = ours.CONNECTION_WINDOW * 2, b"x" * 16384
+    left, piece = CONNECTION_WINDOW * 2, b"x" * 16384
     while left:
         room = pair.client.local_flow_control_window(stream_id)
         if room < len(piece):
@@ -237,14 +237,55 @@ def test_go_away_lets_open_calls_finish() -> None:
     assert list(pair.recorder.requests) == [old]
 
 
+@pytest.mark.parametrize(
+    ("fields", "changes"),
+    [
+        ([(b":status", b"200")], False),
+        ([hpack.NeverIndexedHeaderTuple(b"a" * 300, b"b" * 5000)], False),
+        ([hpack.NeverIndexedHeaderTuple(b"accept", b"x" * 127)], False),
+        ([(b"grpc-status", b"0")], True),
+        ([(b":status", b"200"), hpack.NeverIndexedHeaderTuple(b"a", b""), (b"b", b"c")], True),
+    ],
+)
+@pytest.mark.parametrize("huffman", [False, True])
+def test_blocks_that_change_the_table_are_told_from_others(fields, changes, huffman) -> None:
+    """As RFC 7541 lays fields out; the second time a field is a number and changes nothing."""
+    encoder = hpack.Encoder()
+    assert changes == frames.changes_table(encoder.encode(fields, huffman=huffman))
+    assert not frames.changes_table(encoder.encode(fields, huffman=huffman))
+
+
+def test_our_own_blocks_change_nothing() -> None:
+    """They are literals without indexing."""
+    assert not frames.changes_table(
+        frames.encode_headers([(b"x" * 200, b"y" * 70_000), (b"", b"")])
+    )
+    encoder = hpack.Encoder()
+    encoder.header_table_size = 100
+    assert frames.changes_table(encoder.encode([(b":status", b"200")]))
+
+
+def test_a_repeated_block_means_what_the_table_says_now() -> None:
+    """A block of numbers is decoded anew after another one changed the table."""
+    pair = Pair()
+    encoder = hpack.Encoder()
+    values = []
+    for n, field in enumerate([b"1", b"1", b"1", b"2", b"2", b"2"]):
+        block = encoder.encode([*REQUEST, (b"x-n", field)])
+        stream_id = 2 * n + 1
+        pair.raw(frames.pack_frame(frames.HEADERS, frames.END_HEADERS, stream_id, block))
+        values.append(pair.recorder.requests[stream_id][b"x-n"])
+    assert values == [b"1", b"1", b"1", b"2", b"2", b"2"]
+
+
 def test_too_many_streams_are_refused_one_by_one() -> None:
     """The bound on streams costs the newest call, not the connection."""
     pair = Pair()
     block = hpack.Encoder().encode(REQUEST[:1])
-    for stream_id in range(1, 2 * ours.STREAMS_MAX + 3, 2):
+    for stream_id in range(1, 2 * STREAMS_MAX + 3, 2):
         pair.raw(frames.pack_frame(frames.HEADERS, frames.END_HEADERS, stream_id, block))
-    assert pair.server.n_streams == ours.STREAMS_MAX
-    refused = frames.pack_rst_stream(2 * ours.STREAMS_MAX + 1, H2Code.REFUSED_STREAM)
+    assert pair.server.n_streams == STREAMS_MAX
+    refused = frames.pack_rst_stream(2 * STREAMS_MAX + 1, H2Code.REFUSED_STREAM)
     assert pair.server.take_output().endswith(refused)
 
 

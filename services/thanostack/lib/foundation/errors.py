@@ -13,6 +13,7 @@
     │   ├── TooOld
     │   └── ConflictingSample
     ├── LimitExceeded                ask for less, or later
+    │   └── ReplicasExhausted
     ├── NotFound                     accept absence
     │   ├── ObjectNotFound
     │   ├── TenantNotFound
@@ -118,6 +119,18 @@ class LimitExceeded(ThanostackError):
         message = f"{text or name}: {actual:.15g} exceeds the limit of {limit:.15g}"
         super().__init__(f"{message}; {detail}" if detail else message)
         self.name, self.limit, self.actual = name, limit, actual
+
+
+class ReplicasExhausted(LimitExceeded):
+    """Too few replicas took a write, as the others reached a bound of theirs.
+
+    Args:
+        message: which of them, and what they said.
+    """
+
+    def __init__(self, message: str) -> None:
+        ThanostackError.__init__(self, message)
+        self.name, self.limit, self.actual = "replicas", 0, 0
 
 
 class NotFound(ThanostackError):

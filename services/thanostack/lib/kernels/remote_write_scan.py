@@ -225,7 +225,7 @@ def _write_label(body, symbols, name, value, labels, at):
 
 
 @device
-def _write_labels(body, i, stop, symbols, labels, at):
+def write_labels(body, i, stop, symbols, labels, at):
     """Write the labels that a packed list of references means; return the next offset or status."""
     while i < stop:
         name, i = read_uvarint(body, i, stop)
@@ -254,7 +254,7 @@ def _scan_series_v2(body, i, stop, symbols, labels, at, timestamps, values, stat
             return np.int64(MALFORMED), at
         if key == np.uint64(0x0A):
             length, inner = read_length(body, inner, stop)
-            after = _write_labels(body, inner, inner + length, symbols, labels, at)
+            after = write_labels(body, inner, inner + length, symbols, labels, at)
             if after < 0:
                 return np.int64(after), at
             at = after

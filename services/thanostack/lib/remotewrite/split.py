@@ -4,6 +4,7 @@
     count_series    how many series a body has, a few nanoseconds each
     count_all       how many samples and histograms as well
     tenants_of      WriteableStore's request: (tenant, body) parts, as byte ranges
+    replica_of      its replica
     split_by_label  a body by the value of the split-tenant label
 
 None of them looks into a sample. A part is a body of the version it came from, with nothing in it
@@ -33,6 +34,7 @@ FIELDS_MAX: Final = 100_000
 SPLIT_SERIES_MAX: Final = 500_000
 SPLIT_TENANTS_MAX: Final = 1024
 _FIRST_ROOM: Final = 16
+_VARINT: Final = 0
 _BYTES: Final = 2
 
 
@@ -142,6 +144,19 @@ def tenants_of(request: Uint8Array) -> list[Part]:
             tenant = request[names[-1].start : names[-1].stop].tobytes() if names else b""
             runs.setdefault(tenant, []).extend(series)
     return [Part(tenant, _joined(series)) for tenant, series in runs.items()]
+
+
+def replica_of(request: Uint8Array) -> int:
+    """Return the replica that a WriteableStore request is, from 1; 0 if it is none.
+
+    Raises:
+        InvalidInput: if the request is malformed, or the number negative.
+    """
+    numbers = [f.start for f in fields_of(request, 1) if f.number == 3 and f.wire == _VARINT]
+    replica = numbers[-1] if numbers else 0
+    if replica < 0:
+        raise InvalidInput(f"the request's replica is {replica}")
+    return replica
 
 
 def _joined(runs: list[Uint8Array]) -> Uint8Array:

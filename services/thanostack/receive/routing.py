@@ -1,0 +1,135 @@
+"""The routing half of `receive`, put together: hashrings, peers, router.
+
+hashrings file ──> HashringSource ──changed──> peers that left are let go, labels of the ring
+└──current──> Router ──> Peers ──> one UnaryChannel each
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Final
+
+from thanostack.lib.foundation.errors import InvalidInput, SettingsInvalid
+from thanostack.lib.hashring import Hashrings
+from thanostack.receive.hashring_file import HashringSource
+from thanostack.receive.peers import PeerOptions, Peers
+from thanostack.receive.router import LocalWriter, Router, RouterOptions
+from thanostack.receive.routing_metrics import HashringMetrics, RoutingMetrics, ShardCollector
+from thanostack.receive.settings import ReceiveSettings
+from thanostack.runtime.grpc_client import Dial, UnaryChannel, dial_plain
+from thanostack.runtime.process import Process
+
+REMOTE_WRITE: Final = "/thanos.WriteableStore/RemoteWrite"
+_HASHMOD: Final = (
+    "hashmod moves nearly every series to another node when a hashring changes; to move 1/N only, "
+    "set --receive.hashrings-algorithm=ketama on all receivers at the same time"
+)
+
+
+class Routing:
+    """What a router consists of.
+
+    Args:
+        settings: of receive.
+        process: that it lives in.
+        pool: where large bodies are taken apart.
+        metrics: of forwards.
+        local: this node's storage, if it has any.
+        changed: called with new hashrings once they are in force.
+        dial: makes connections to peers.
+    """
+
+    def __init__(
+        self,
+        settings: ReceiveSettings,
+        process: Process,
+        pool: Executor,
+        *,
+        metrics: RoutingMetrics,
+        local: LocalWriter | None,
+        changed: Callable[[Hashrings], None],
+        dial: Dial = dial_plain,
+    ) -> None:
+        self._settings, self._process, self._changed = settings, process, changed
+        self._dial = dial
+        self.rings = HashringSource(
+            self._parse,
+            self._put_in_force,
+            metrics=HashringMetrics(process.registry),
+            clock=process.clock,
+            log=process.log,
+        )
+        options = PeerOptions(
+            workers=max(1, settings.receive_forward_async_workers),
+            queue_bytes_max=settings.receive_forward_queue_bytes_max,
+            backoff_max_s=settings.receive_forward_max_backoff / 1000,
+        )
+        self._peers = Peers(
+            self._connect, options, clock=process.clock, metrics=metrics, source=random.Random()
+        )
+        metrics.watch_queues(self._peers.held_bytes, options.queue_bytes_max)
+        self.router = Router(
+            self.rings.current,
+            self._peers,
+            RouterOptions(
+                replication_factor=settings.replication_factor,
+                timeout_s=settings.receive_forward_timeout / 1000,
+                local_endpoint=settings.receive_local_endpoint,
+                split_label=settings.receive_split_tenant_label_name,
+                is_sloppy=settings.receive_sloppy_quorum,
+                is_compressed=settings.receive_grpc_compression == "snappy",
+            ),
+            pool=pool,
+            metrics=metrics,
+            local=local,
+        )
+        process.registry.register(ShardCollector(lambda: self.rings.loaded))
+
+    def start(self) -> None:
+        """Load the hashrings, and watch their file if there is one.
+
+        Raises:
+            SettingsInvalid: if hashrings given as text cannot be used. A file may become usable.
+        """
+        settings, process = self._settings, self._process
+        process.supervisor.release("peers", self._close)
+        if settings.receive_hashrings_algorithm == "hashmod":
+            process.log.warning(_HASHMOD)
+        if not settings.receive_hashrings_file:
+            try:
+                self.rings.load(settings.receive_hashrings.encode())
+            except InvalidInput as error:
+                raise SettingsInvalid(f"--receive.hashrings: {error}") from error
+            return
+        path = Path(settings.receive_hashrings_file)
+        self.rings.refresh(path)
+        interval_s = settings.receive_hashrings_file_refresh_interval / 1000
+        process.supervisor.task("hashrings", self.rings.watch(path, interval_s))
+
+    def _parse(self, text: bytes) -> Hashrings:
+        return Hashrings.parse(
+            text,
+            algorithm=self._settings.receive_hashrings_algorithm,
+            replication_factor=self._settings.replication_factor,
+        )
+
+    def _put_in_force(self, rings: Hashrings) -> None:
+        self._peers.keep(rings.addresses)
+        self._changed(rings)
+
+    def _connect(self, address: str) -> UnaryChannel:
+        settings = self._settings
+        return UnaryChannel(
+            address,
+            REMOTE_WRITE,
+            timeout_s=settings.receive_forward_timeout / 1000,
+            encoding=settings.receive_grpc_compression.replace("none", "identity"),
+            dial=self._dial,
+        )
+
+    async def _close(self) -> None:
+        await self.router.close()
+        await self._peers.close()

@@ -1,0 +1,238 @@
+"""Calls on a peer: our own gRPC server, one that goes away, and none at all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+import structlog
+
+from thanostack.lib.foundation.errors import SampleRejected
+from thanostack.runtime import grpc_client
+from thanostack.runtime import http2_frames as frames
+from thanostack.runtime.error_mapping import GrpcCode
+from thanostack.runtime.grpc_call import CallContext, Unary
+from thanostack.runtime.grpc_client import UnaryChannel
+from thanostack.runtime.grpc_messages import frame_message
+from thanostack.runtime.grpc_server import GrpcOptions, GrpcServer
+from thanostack.runtime.http2_client import CallEnd
+from thanostack.runtime.http2_frames import H2Code
+from thanostack.testing.h2_client import snappy_message
+
+METHOD = "/thanos.WriteableStore/RemoteWrite"
+
+
+class Service:
+    """Remembers what it is sent."""
+
+    def __init__(self) -> None:
+        self.requests: list[bytes] = []
+        self.timeouts: list[float | None] = []
+
+    def write(self, request: bytes, context: CallContext) -> bytes:
+        self.requests.append(request)
+        self.timeouts.append(context.time_remaining_s())
+        if request.startswith(b"refuse"):
+            raise SampleRejected("refused: 1")
+        return b""
+
+
+@contextlib.asynccontextmanager
+async def served(
+    service: Service, port: int = 0, options: GrpcOptions | None = None
+) -> AsyncIterator[GrpcServer]:
+    server = GrpcServer(
+        f"127.0.0.1:{port}",
+        {METHOD: Unary(service.write)},
+        log=structlog.get_logger(),
+        options=options,
+    )
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop(0)
+
+
+def channel_to(port: int, encoding: str = "identity") -> UnaryChannel:
+    return UnaryChannel(f"127.0.0.1:{port}", METHOD, timeout_s=5.0, encoding=encoding)
+
+
+async def ask(channel: UnaryChannel, body: bytes, encode=frame_message) -> CallEnd:
+    end: asyncio.Future[CallEnd] = asyncio.get_running_loop().create_future()
+    channel.call(memoryview(encode(body)), end.set_result)
+    return await asyncio.wait_for(end, 20)
+
+
+@pytest.mark.parametrize("encoding", ["identity", "snappy"])
+async def test_calls_arrive_whatever_their_size(encoding: str) -> None:
+    """Small and large ones at once, plain or compressed, with the deadline they were made with."""
+    service = Service()
+    bodies = [b"", b"x" * 10, bytes(range(256)) * 4000, b"refuse"]
+    async with served(service) as server:
+        channel = channel_to(server.port, encoding)
+        encode = snappy_message if encoding == "snappy" else frame_message
+        ends = await asyncio.gather(*(ask(channel, body, encode) for body in bodies))
+        await channel.close()
+    assert [end.code for end in ends] == [GrpcCode.OK] * 3 + [GrpcCode.ALREADY_EXISTS]
+    assert ends[3].text == "refused: 1"
+    assert sorted(bodies) == sorted(service.requests)
+    assert all(0 < timeout <= 5 for timeout in service.timeouts)
+
+
+@pytest.mark.parametrize("encoding", ["identity", "snappy"])
+async def test_a_server_says_what_it_is(encoding: str) -> None:
+    """With success and with failure, on both of its sides; nothing unless it is told to."""
+    encode = snappy_message if encoding == "snappy" else frame_message
+    for role in ("IngestorOnly", ""):
+        async with served(Service(), options=GrpcOptions(role=role)) as server:
+            channel = channel_to(server.port, encoding)
+            ends = [await ask(channel, body, encode) for body in (b"x", b"y", b"refuse")]
+            await channel.close()
+        assert [end.role for end in ends] == [role] * 3
+
+
+async def test_one_connection_serves_all_calls() -> None:
+    """Calls that come while it is made wait for it."""
+    service = Service()
+    async with served(service) as server:
+        channel = channel_to(server.port)
+        await asyncio.gather(*(ask(channel, b"x") for _ in range(20)))
+        assert sum(server.n_connections.values()) == 1
+        await channel.close()
+
+
+async def test_a_peer_that_is_not_there_is_unavailable() -> None:
+    """At once, with the reason; and it is tried again by the next call."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    channel = channel_to(port)
+    end = await ask(channel, b"x")
+    assert end.code is GrpcCode.UNAVAILABLE
+    assert "cannot connect" in end.text
+    service = Service()
+    async with served(service, port):
+        assert (await ask(channel, b"x")).code is GrpcCode.OK
+        await channel.close()
+
+
+async def test_a_call_goes_on_elsewhere_when_the_server_leaves() -> None:
+    """A server that restarts between two calls, or ends connections by age, costs no call."""
+    service = Service()
+    async with served(service) as server:
+        port = server.port
+        channel = channel_to(port)
+        await ask(channel, b"first")
+    async with served(service, port):
+        assert (await ask(channel, b"second")).code is GrpcCode.OK
+        await channel.close()
+    assert service.requests == [b"first", b"second"]
+
+
+class Peer(asyncio.Protocol):
+    """A server that greets and then does as it is told."""
+
+    def __init__(self, then: bytes = b"", *, hangs_up: bool = False) -> None:
+        self.then, self.hangs_up = then, hangs_up
+
+    def connection_made(self, transport) -> None:
+        self.transport = transport
+        transport.write(frames.pack_settings())
+
+    def data_received(self, data: bytes) -> None:
+        if METHOD.encode() in data:
+            self.transport.write(self.then)
+            if self.hangs_up:
+                self.transport.close()
+
+
+@contextlib.asynccontextmanager
+async def scripted(*peers: Peer) -> AsyncIterator[int]:
+    waiting = list(peers)
+    server = await asyncio.get_running_loop().create_server(lambda: waiting.pop(0), "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+ANSWER = frames.pack_frame(
+    frames.HEADERS,
+    frames.END_HEADERS | frames.END_STREAM,
+    1,
+    frames.encode_headers([(b":status", b"200"), (b"grpc-status", b"0")]),
+)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        Peer(hangs_up=True),
+        Peer(frames.pack_goaway(0, H2Code.NO_ERROR)),
+        Peer(frames.pack_rst_stream(1, H2Code.REFUSED_STREAM) + frames.pack_goaway(1, 0)),
+    ],
+    ids=["hangs up", "goes away", "refuses"],
+)
+async def test_a_call_that_was_not_answered_is_made_once_more(first: Peer) -> None:
+    """On a new connection."""
+    async with scripted(first, Peer(ANSWER)) as port:
+        channel = channel_to(port)
+        assert (await ask(channel, b"x")).code is GrpcCode.OK
+        await channel.close()
+
+
+async def test_a_call_is_not_made_a_third_time() -> None:
+    """Two connections that break are enough to know."""
+    async with scripted(Peer(hangs_up=True), Peer(hangs_up=True)) as port:
+        channel = channel_to(port)
+        assert (await ask(channel, b"x")).code is GrpcCode.UNAVAILABLE
+        await channel.close()
+
+
+async def test_a_silent_peer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is pinged when nothing comes from it, and given up when it does not answer."""
+    monkeypatch.setattr(grpc_client, "KEEPALIVE_S", 0.05)
+    monkeypatch.setattr(grpc_client, "KEEPALIVE_TIMEOUT_S", 0.05)
+    async with scripted(Peer(), Peer()) as port:
+        channel = channel_to(port)
+        end = await ask(channel, b"x")
+        await channel.close()
+    assert end.code is GrpcCode.UNAVAILABLE
+    assert "keepalive" in end.text
+
+
+async def test_a_call_that_is_given_up_is_over() -> None:
+    """It ends with what is given, waiting or running, and the connection lives on."""
+    async with scripted(Peer()) as port:
+        channel = channel_to(port)
+        ends: list[CallEnd] = []
+        given = CallEnd(GrpcCode.DEADLINE_EXCEEDED, "too late")
+        waiting = channel.call(memoryview(frame_message(b"x")), ends.append)
+        waiting.cancel(given)
+        running = channel.call(memoryview(frame_message(b"x")), ends.append)
+        await asyncio.sleep(0.1)
+        running.cancel(given)
+        running.cancel(given)
+        assert ends == [given, given]
+        await channel.close()
+
+
+async def test_closing_lets_open_calls_end() -> None:
+    """A closed channel takes no further call, and its last call is answered."""
+    service = Service()
+    async with served(service) as server:
+        channel = channel_to(server.port)
+        await ask(channel, b"connect")
+        ends: list[CallEnd] = []
+        channel.call(memoryview(frame_message(b"last")), ends.append)
+        await channel.close()
+        refused = await ask(channel, b"more")
+        for _ in range(100):
+            if ends:
+                break
+            await asyncio.sleep(0.01)
+    assert [end.code for end in ends] == [GrpcCode.OK]
+    assert refused.code is GrpcCode.UNAVAILABLE
+    assert service.requests == [b"connect", b"last"]
