@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thanostack.lib.kernels import head_append, head_read, head_series
+from thanostack.lib.kernels import head_append, head_read, head_replay, head_series
 from thanostack.lib.kernels.head_types import (
     ALIVE,
     CLOSED_TOP,
@@ -20,6 +20,7 @@ from thanostack.lib.model.series import CHUNK_DTYPE
 from thanostack.lib.tsdb.head import Head, HeadOptions, IndexRebuild
 from thanostack.testing.reference import head_append as append_reference
 from thanostack.testing.reference import head_read as read_reference
+from thanostack.testing.reference import head_replay as replay_reference
 from thanostack.testing.reference import head_series as series_reference
 from thanostack.testing.reference.head_model import HeadModel, pairs_of
 
@@ -342,8 +343,11 @@ def test_rebuild(batches, data):
     assert all(r in both.model.rows for r in map(both.model.rows.__getitem__, range(n)))
 
 
+REFS = st.one_of(st.integers(0, 40), st.sampled_from([1 << 20, (1 << 40) - 1, (1 << 64) - 1]))
+
+
 @PROFILE
-@given(st.lists(st.tuples(st.integers(0, 40), st.integers(-1, 3)), max_size=14), st.data())
+@given(st.lists(st.tuples(REFS, st.integers(-1, 3)), max_size=14), st.data())
 def test_replay(entries, data):
     """Logged samples go to the rows of their references, what a row has already is skipped."""
     both = Both(closed_max=2500)
@@ -354,20 +358,23 @@ def test_replay(entries, data):
     refs = np.array([ref for ref, _ in entries], np.uint64)
     targets = np.array([row for _, row in entries], np.int64)
     counts = [
-        head_append.replay_map_refs(keys, rows, refs, targets, len(entries)),
-        append_reference.replay_map_refs(known, None, refs, targets, len(entries)),
+        head_replay.replay_map_refs(keys, rows, refs, targets, len(entries)),
+        replay_reference.replay_map_refs(known, None, refs, targets, len(entries)),
     ]
     assert counts[0] == counts[1] == np.count_nonzero(keys)
-    logged = data.draw(
-        st.lists(st.tuples(st.integers(0, 40), TIMES, BITS), min_size=1, max_size=60)
-    )
+    # More than are looked ahead at, and some of them again.
+    logged = data.draw(st.lists(st.tuples(REFS, TIMES, BITS), min_size=1, max_size=40))
+    logged *= data.draw(st.sampled_from([1, 1, 2, 5]))
     columns = [np.array(c, k) for c, k in zip(zip(*logged, strict=True), "QqQ", strict=True)]
     bounds = np.array([0, len(logged), data.draw(st.integers(-50, 500)), RANGE], np.int64)
     while bounds[0] < bounds[1]:
         outcomes = [np.zeros(8, np.int64) for _ in range(2)]
-        done = head_append.replay_apply(both.tables, keys, rows, *columns, bounds, outcomes[0])
-        expected = append_reference.replay_apply(
-            both.model, known, None, *columns, bounds, outcomes[1]
+        ahead = np.zeros(head_replay.ROWS_AHEAD, np.int64)
+        done = head_replay.replay_apply(
+            both.tables, keys, rows, *columns, bounds, outcomes[0], ahead
+        )
+        expected = replay_reference.replay_apply(
+            both.model, known, None, *columns, bounds, outcomes[1], None
         )
         assert (expected, outcomes[1].tolist()) == (done, outcomes[0].tolist())
         bounds[0] = done

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from thanostack.lib.foundation.errors import LimitExceeded, StorageUnwritable, WALCorrupt
-from thanostack.lib.kernels import head_append
+from thanostack.lib.kernels import head_append, head_replay
 from thanostack.lib.kernels.head_types import NEXT_REF
 from thanostack.lib.model.label_runs import Float64Array, Int64Array
 from thanostack.lib.tsdb.chunks_head import HeadChunkTable
@@ -75,6 +75,7 @@ class Replay:
         self._ref_keys = np.zeros(1 << 12, np.uint64)
         self._ref_rows = np.zeros(1 << 12, np.int64)
         self._refs_known = 0
+        self._rows_ahead = np.zeros(head_replay.ROWS_AHEAD, np.int64)
         self._scratch = DecodeScratch()
         self._flush_at = 1 << 20
         wanted = (chunks.maxt >= mint) & ~chunks.out_of_order & (chunks.encoding == 1)
@@ -148,7 +149,7 @@ class Replay:
         others = columns.refs[self._head.refs(rows) != columns.refs]
         self.summary.aliases.update(others.tolist())
         self._reserve(len(rows))
-        new = head_append.replay_map_refs(
+        new = head_replay.replay_map_refs(
             self._ref_keys, self._ref_rows, columns.refs, rows, len(rows)
         )
         self._refs_known += new
@@ -181,9 +182,9 @@ class Replay:
         bounds = np.array([0, len(refs), self._mint, self._head.options.chunk_range_ms], np.int64)
         bits = values.view(np.uint64)
         while bounds[0] < len(refs):
-            bounds[0] = head_append.replay_apply(
+            bounds[0] = head_replay.replay_apply(
                 self._head.tables, self._ref_keys, self._ref_rows, refs, timestamps, bits, bounds,
-                outcome,
+                outcome, self._rows_ahead,
             )  # fmt: skip
             if bounds[0] < 0:
                 limit = self._head.options.series_max
@@ -214,7 +215,7 @@ class Replay:
         size = 1 << (4 * (self._refs_known + coming) - 1).bit_length()
         self._ref_keys, self._ref_rows = np.zeros(size, np.uint64), np.zeros(size, np.int64)
         used = keys != 0
-        head_append.replay_map_refs(
+        head_replay.replay_map_refs(
             self._ref_keys, self._ref_rows, keys[used], rows[used], int(used.sum())
         )
 
