@@ -354,7 +354,7 @@ def test_replay(entries, data):
     both.head.tables = both.tables._replace(closed=both.tables.closed[:2500])
     both.create([(encode_run({"a": str(i)}), 0) for i in range(4)])
     attach(both, data.draw(st.lists(st.tuples(st.integers(-1, 3), TIMES), max_size=2)))
-    keys, rows, known = np.zeros(64, np.uint64), np.zeros(64, np.int64), {}
+    keys, rows, known = np.zeros(64, np.uint64), np.zeros(64, np.int32), {}
     refs = np.array([ref for ref, _ in entries], np.uint64)
     targets = np.array([row for _, row in entries], np.int64)
     counts = [

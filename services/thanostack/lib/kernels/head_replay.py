@@ -19,7 +19,7 @@ from numba import types
 from numba.extending import intrinsic, overload
 
 from thanostack.lib.kernels._jit import device, kernel
-from thanostack.lib.kernels._types import I64, I64_OUT, U64, U64_OUT, i64
+from thanostack.lib.kernels._types import I32, I32_OUT, I64, I64_OUT, U64, U64_OUT, i64
 from thanostack.lib.kernels.head_append import (
     CLOSED_FULL,
     DUPLICATE,
@@ -73,13 +73,13 @@ def _ref_slot(ref_keys, ref):
     return slot
 
 
-@kernel(i64(U64_OUT, I64_OUT, U64, I64, i64))
+@kernel(i64(U64_OUT, I32_OUT, U64, I64, i64))
 def replay_map_refs(ref_keys, ref_rows, refs, rows, count):
     """Enter series references and their rows into the replay's hash table.
 
     Args:
         ref_keys: uint64[2^k], 0 = free; at most half full.
-        ref_rows: int64[2^k].
+        ref_rows: int32[2^k].
         refs: uint64[count].
         rows: int64[count]; -1 is left out.
         count: of both.
@@ -95,20 +95,26 @@ def replay_map_refs(ref_keys, ref_rows, refs, rows, count):
         if ref_keys[slot] == np.uint64(0):
             ref_keys[slot] = refs[k]
             new += 1
-        ref_rows[slot] = rows[k]
+        ref_rows[slot] = np.int32(rows[k])
     return new
 
 
 @device
 def _find_rows(head, ref_keys, ref_rows, refs, first, stop, rows):
     """Write the rows of references [first, stop), -1 unknown, and ask for their records."""
+    mask = np.int64(ref_keys.shape[0] - 1)
+    slot = np.int64(0)
     for k in range(first, stop):
-        slot = _ref_slot(ref_keys, refs[k])
-        if refs[k] == np.uint64(0) or ref_keys[slot] == np.uint64(0):
+        ref = refs[k]
+        # Most often the reference after the one before.
+        slot = (slot + 1) & mask
+        if ref_keys[slot] != ref:
+            slot = _ref_slot(ref_keys, ref)
+        if ref == np.uint64(0) or ref_keys[slot] == np.uint64(0):
             rows[k - first] = -1
             continue
-        rows[k - first] = ref_rows[slot]
-        prefetch(head.rows, ref_rows[slot])
+        rows[k - first] = np.int64(ref_rows[slot])
+        prefetch(head.rows, rows[k - first])
 
 
 @device
@@ -121,7 +127,7 @@ def _ask_for_chunks(head, rows, count):
             prefetch(head.slabs, row.slab + SLAB_HEADER + (np.int64(row.position) >> 3))
 
 
-@kernel(i64(HEAD, U64, I64, U64, I64, U64, I64, I64_OUT, I64_OUT))
+@kernel(i64(HEAD, U64, I32, U64, I64, U64, I64, I64_OUT, I64_OUT))
 def replay_apply(head, ref_keys, ref_rows, refs, timestamps, values, bounds, outcome, rows):
     """Append logged samples; what the head has already is skipped.
 

@@ -171,7 +171,7 @@ def start_chunk(buffer, at, row, t, value):
 
 @device
 def _dod_code(dod):
-    """Return (bits, how many) of a delta of deltas; 68 = four bits of prefix, 64 raw ones follow."""
+    """Return (bits, how many) of a delta of deltas; 68 = a prefix of four, 64 raw ones follow."""
     bits = np.uint64(dod)
     if dod == 0:
         return np.uint64(0), np.int64(1)
