@@ -273,6 +273,17 @@ def test_append_and_read(requests, data):
     both.snapshot(-(2**63), 2**63 - 1)
 
 
+def test_snapshot_of_pending_chunks():
+    """Several closed chunks that no file has come in order, their bytes as they were found."""
+    both = Both()
+    both.create([(encode_run({"a": "1"}), 0)])
+    request = [(0, [(t, t) for t in range(0, 4 * RANGE, RANGE)])]
+    stage_and_apply(both, request, np.array([0, 2**62]))
+    for sizes in ((64, 1 << 16), (2, 1 << 16), (64, 30)):
+        both.snapshot(0, 2 * RANGE, sizes)
+        both.snapshot(RANGE, 4 * RANGE, sizes)
+
+
 def attach(both, chunks):
     rows = np.array([row for row, _ in chunks], np.int64)
     mints = np.array([t for _, t in chunks], np.int64)
