@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thanostack.lib.kernels import head_append, head_pairs, head_read, head_series
+from thanostack.lib.kernels import head_append, head_pairs, head_read, head_replay, head_series
 from thanostack.lib.kernels.head_types import (
     ALIVE,
     CLOSED_TOP,
@@ -22,6 +22,7 @@ from thanostack.testing.examples import examples
 from thanostack.testing.reference import head_append as append_reference
 from thanostack.testing.reference import head_pairs as pairs_reference
 from thanostack.testing.reference import head_read as read_reference
+from thanostack.testing.reference import head_replay as replay_reference
 from thanostack.testing.reference import head_series as series_reference
 from thanostack.testing.reference.head_model import HeadModel, pairs_of
 
@@ -302,6 +303,17 @@ def test_append_and_read(requests, data):
     both.snapshot(-(2**63), 2**63 - 1)
 
 
+def test_snapshot_of_pending_chunks():
+    """Several closed chunks that no file has come in order, their bytes as they were found."""
+    both = Both()
+    both.create([(encode_run({"a": "1"}), 0)])
+    request = [(0, [(t, t) for t in range(0, 4 * RANGE, RANGE)])]
+    stage_and_apply(both, request, np.array([0, 2**62]))
+    for sizes in ((64, 1 << 16), (2, 1 << 16), (64, 30)):
+        both.snapshot(0, 2 * RANGE, sizes)
+        both.snapshot(RANGE, 4 * RANGE, sizes)
+
+
 def attach(both, chunks):
     rows = np.array([row for row, _ in chunks], np.int64)
     mints = np.array([t for _, t in chunks], np.int64)
@@ -372,32 +384,38 @@ def test_rebuild(batches, data):
     assert all(r in both.model.rows for r in map(both.model.rows.__getitem__, range(n)))
 
 
+REFS = st.one_of(st.integers(0, 40), st.sampled_from([1 << 20, (1 << 40) - 1, (1 << 64) - 1]))
+
+
 @PROFILE
-@given(st.lists(st.tuples(st.integers(0, 40), st.integers(-1, 3)), max_size=14), st.data())
+@given(st.lists(st.tuples(REFS, st.integers(-1, 3)), max_size=14), st.data())
 def test_replay(entries, data):
     """Logged samples go to the rows of their references, what a row has already is skipped."""
     both = Both(closed_max=2500)
     both.head.tables = both.tables._replace(closed=both.tables.closed[:2500])
     both.create([(encode_run({"a": str(i)}), 0) for i in range(4)])
     attach(both, data.draw(st.lists(st.tuples(st.integers(-1, 3), TIMES), max_size=2)))
-    keys, rows, known = np.zeros(64, np.uint64), np.zeros(64, np.int64), {}
+    keys, rows, known = np.zeros(64, np.uint64), np.zeros(64, np.int32), {}
     refs = np.array([ref for ref, _ in entries], np.uint64)
     targets = np.array([row for _, row in entries], np.int64)
     counts = [
-        head_append.replay_map_refs(keys, rows, refs, targets, len(entries)),
-        append_reference.replay_map_refs(known, None, refs, targets, len(entries)),
+        head_replay.replay_map_refs(keys, rows, refs, targets, len(entries)),
+        replay_reference.replay_map_refs(known, None, refs, targets, len(entries)),
     ]
     assert counts[0] == counts[1] == np.count_nonzero(keys)
-    logged = data.draw(
-        st.lists(st.tuples(st.integers(0, 40), TIMES, BITS), min_size=1, max_size=60)
-    )
+    # More than are looked ahead at, and some of them again.
+    logged = data.draw(st.lists(st.tuples(REFS, TIMES, BITS), min_size=1, max_size=40))
+    logged *= data.draw(st.sampled_from([1, 1, 2, 5]))
     columns = [np.array(c, k) for c, k in zip(zip(*logged, strict=True), "QqQ", strict=True)]
     bounds = np.array([0, len(logged), data.draw(st.integers(-50, 500)), RANGE], np.int64)
     while bounds[0] < bounds[1]:
         outcomes = [np.zeros(8, np.int64) for _ in range(2)]
-        done = head_append.replay_apply(both.tables, keys, rows, *columns, bounds, outcomes[0])
-        expected = append_reference.replay_apply(
-            both.model, known, None, *columns, bounds, outcomes[1]
+        ahead = np.zeros(head_replay.ROWS_AHEAD, np.int64)
+        done = head_replay.replay_apply(
+            both.tables, keys, rows, *columns, bounds, outcomes[0], ahead
+        )
+        expected = replay_reference.replay_apply(
+            both.model, known, None, *columns, bounds, outcomes[1], None
         )
         assert (expected, outcomes[1].tolist()) == (done, outcomes[0].tolist())
         bounds[0] = done

@@ -99,6 +99,14 @@ def test_opening_cuts_a_torn_record(tmp_path):
     assert records_of(tmp_path) == [b"good", b"after"]
 
 
+def test_opening_believes_who_has_read_the_log(tmp_path):
+    """A log that is known to end whole is not read again; writing goes on after it."""
+    (tmp_path / "00000000").write_bytes(b"unreadable")
+    writer = WALWriter(tmp_path, SMALL, ends_whole=True)
+    assert (0, 1) == (writer.torn_bytes_dropped, writer.current_segment)
+    writer.close()
+
+
 def test_opening_refuses_a_damaged_log(tmp_path):
     """Damage before the end is not cut off silently."""
     (tmp_path / "00000000").write_bytes(frame(b"x", 0, 0)[:-1] + b"y" + bytes(100))

@@ -25,6 +25,28 @@ DECOMPRESS_FOREIGN = 2
 DECOMPRESS_BAD = -1
 
 
+def _short_elements():
+    """Return what each tag says of its element: int64[256], int64[256], uint64[256].
+
+    Its length, beyond 16 if it needs more than the tag and two bytes; and how far back it copies
+    from: a base, more of which is in the two bytes after the tag, under a mask. A literal gets the
+    smallest distance that is copied eight bytes at once.
+    """
+    lengths, bases, masks = np.full(256, 99), np.full(256, 8), np.zeros(256, np.uint64)
+    for tag in range(256):
+        kind, high = tag & 3, tag >> 2
+        if kind == 0 and high < 60:
+            lengths[tag] = high + 1
+        if kind == 1:
+            lengths[tag], bases[tag], masks[tag] = 4 + (high & 7), tag >> 5 << 8, 0xFF
+        if kind == 2:
+            lengths[tag], bases[tag], masks[tag] = high + 1, 0, 0xFFFF
+    return lengths, bases, masks
+
+
+_LENGTHS, _BACK_BASES, _BACK_MASKS = _short_elements()
+
+
 @device
 def _plain_size(data, start, stop):
     """Return (length a block claims, offset of its first element); (-1, -1) if it is a lie."""
@@ -77,39 +99,29 @@ def _repeat(out, at, back, length):
 def _block(data, i, stop, out, at, end):
     """Decode elements to exactly `out[at:end]`; return whether that worked."""
     begin = at
-    # Up to here 16 bytes can be written at once, past an element's length: the next overwrites it.
-    roomy = min(end, out.shape[0] - 16)
     while i < stop:
-        tag = np.int64(data[i])
-        if at < roomy and i + 17 <= data.shape[0] and stop - i >= 17:
-            kind = tag & 3
-            if kind == 0 and tag < 64:
-                length = (tag >> 2) + 1
-                if length > end - at:
-                    return False
-                store64(out, at, load64(data, i + 1))
-                store64(out, at + 8, load64(data, i + 9))
-                i += 1 + length
-                at += length
-                continue
-            if kind == 1 or kind == 2:
-                if kind == 1:
-                    length = 4 + ((tag >> 2) & 7)
-                    back = ((tag >> 5) << 8) | np.int64(data[i + 1])
-                    i += 2
-                else:
-                    length = 1 + (tag >> 2)
-                    back = np.int64(data[i + 1]) | (np.int64(data[i + 2]) << 8)
-                    i += 3
-                if back == 0 or back > at - begin or length > end - at:
-                    return False
-                if back >= 8 and length <= 16:
-                    store64(out, at, load64(out, at - back))
-                    store64(out, at + 8, load64(out, at + 8 - back))
-                else:
-                    _repeat(out, at, back, length)
-                at += length
-                continue
+        # Records are short elements of any kind in turn, so nothing branches on the kind. 16 bytes
+        # may be written past an element's length: the next one overwrites them.
+        while at + 16 <= end and i + 17 <= stop:
+            word = load64(data, i)
+            tag = word & np.uint64(255)
+            length = _LENGTHS[tag]
+            back = np.int64((word >> np.uint64(8)) & _BACK_MASKS[tag]) + _BACK_BASES[tag]
+            if length > 16 or back < 8 or back > at - begin:
+                break
+            kind = tag & np.uint64(3)
+            copied = load64(out, at - back)
+            store64(out, at, load64(data, i + 1) if kind == 0 else copied)
+            if length > 8:
+                copied = load64(out, at + 8 - back)
+                store64(out, at + 8, load64(data, i + 9) if kind == 0 else copied)
+            # Not by the table: the next element waits for it.
+            i += np.int64(
+                kind + np.uint64(1) if kind != 0 else (tag >> np.uint64(2)) + np.uint64(2)
+            )
+            at += length
+        if i >= stop:
+            break
         length, back, i = _slow_element(data, i, stop)
         if i < 0 or length > end - at:
             return False

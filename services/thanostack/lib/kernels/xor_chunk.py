@@ -170,42 +170,54 @@ def start_chunk(buffer, at, row, t, value):
 
 
 @device
-def _put_dod(buffer, position, dod):
-    if dod == 0:
-        return put_bits(buffer, position, np.uint64(0), 1)
+def _dod_code(dod):
+    """Return (bits, how many) of a delta of deltas; 68 = a prefix of four, 64 raw ones follow."""
     bits = np.uint64(dod)
+    if dod == 0:
+        return np.uint64(0), np.int64(1)
     if -8191 <= dod <= 8192:
-        return put_bits(
-            buffer, position, np.uint64(2) << np.uint64(14) | bits & np.uint64(0x3FFF), 16
-        )
+        return np.uint64(2) << np.uint64(14) | bits & np.uint64(0x3FFF), np.int64(16)
     if -65535 <= dod <= 65536:
-        return put_bits(
-            buffer, position, np.uint64(6) << np.uint64(17) | bits & np.uint64(0x1FFFF), 20
-        )
+        return np.uint64(6) << np.uint64(17) | bits & np.uint64(0x1FFFF), np.int64(20)
     if -524287 <= dod <= 524288:
-        word = np.uint64(14) << np.uint64(20) | bits & np.uint64(0xFFFFF)
-        return put_bits(buffer, position, word, 24)
-    position = put_bits(buffer, position, np.uint64(15), 4)
-    return put_bits(buffer, position, bits, 64)
+        return np.uint64(14) << np.uint64(20) | bits & np.uint64(0xFFFFF), np.int64(24)
+    return np.uint64(15), np.int64(68)
 
 
 @device
-def _put_value(buffer, position, row, value):
+def _value_code(row, value):
+    """Return (prefix, its bits, payload, its bits) of a value; the row's window follows."""
     changed = value ^ row.last_v
     if changed == np.uint64(0):
-        return put_bits(buffer, position, np.uint64(0), 1)
+        return np.uint64(0), np.int64(1), np.uint64(0), np.int64(0)
     leading = min(clz64(changed), 31)
     trailing = ctz64(changed)
     if row.leading != 255 and leading >= row.leading and trailing >= row.trailing:
-        position = put_bits(buffer, position, np.uint64(2), 2)
         size = 64 - np.int64(row.leading) - np.int64(row.trailing)
-        return put_bits(buffer, position, changed >> np.uint64(row.trailing), size)
+        return np.uint64(2), np.int64(2), changed >> np.uint64(row.trailing), size
     row.leading = np.uint8(leading)
     row.trailing = np.uint8(trailing)
     size = 64 - leading - trailing
-    head = np.uint64(3) << np.uint64(11) | np.uint64(leading) << np.uint64(6)
-    position = put_bits(buffer, position, head | np.uint64(size) & np.uint64(63), 13)
-    return put_bits(buffer, position, changed >> np.uint64(trailing), size)
+    prefix = np.uint64(3) << np.uint64(11) | np.uint64(leading) << np.uint64(6)
+    return (
+        prefix | np.uint64(size) & np.uint64(63),
+        np.int64(13),
+        changed >> np.uint64(trailing),
+        size,
+    )
+
+
+@device
+def _put_sample(buffer, position, row, dod, dod_size, value):
+    """Write a sample whose time takes `dod_size` (up to 24) bits; return the next position."""
+    prefix, prefix_size, payload, size = _value_code(row, value)
+    total = dod_size + prefix_size + size
+    if total <= 64:
+        # One write: a second would have to wait for the first to leave the processor.
+        word = (dod << np.uint64(prefix_size) | prefix) << np.uint64(size) | payload
+        return put_bits(buffer, position, word, total)
+    position = put_bits(buffer, position, dod << np.uint64(prefix_size) | prefix, total - size)
+    return put_bits(buffer, position, payload, size)
 
 
 @device
@@ -217,11 +229,16 @@ def append_to_chunk(buffer, at, row, t, value):
     """
     delta = t - row.last_t
     position = at * 8 + np.int64(row.position)
+    code, size = np.uint64(0), np.int64(0)
     if row.count == 1:
         position = write_uvarint(buffer, position >> 3, np.uint64(delta)) * 8
     else:
-        position = _put_dod(buffer, position, delta - row.delta)
-    position = _put_value(buffer, position, row, value)
+        code, size = _dod_code(delta - row.delta)
+        if size == 68:
+            position = put_bits(buffer, position, code, 4)
+            position = put_bits(buffer, position, np.uint64(delta - row.delta), 64)
+            code, size = np.uint64(0), np.int64(0)
+    position = _put_sample(buffer, position, row, code, size, value)
     row.delta = delta
     row.position = np.int32(position - at * 8)
     count = np.int64(row.count) + 1

@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from thanostack.lib.foundation.errors import LimitExceeded, StorageUnwritable, WALCorrupt
-from thanostack.lib.kernels import head_append
+from thanostack.lib.kernels import head_append, head_replay
 from thanostack.lib.kernels.head_types import NEXT_REF
 from thanostack.lib.model.label_runs import Float64Array, Int64Array
 from thanostack.lib.tsdb.chunks_head import HeadChunkTable
 from thanostack.lib.tsdb.head import Head, UInt64Array
 from thanostack.lib.tsdb.options import Report
 from thanostack.lib.wal.checkpoint import log_readers
-from thanostack.lib.wal.reader import RecordBatch, RecordReader
+from thanostack.lib.wal.reader import RecordBatch
 from thanostack.lib.wal.records import (
     DecodeScratch,
     RecordType,
@@ -48,7 +48,12 @@ _HISTOGRAM_RECORDS = (
 
 @dataclass(slots=True)
 class ReplaySummary:
-    """What a replay found; `aliases` are references whose series has another one."""
+    """What a replay found.
+
+    Args:
+        ends_whole: whether the log was read to its end, and that is the end of a record.
+        aliases: references whose series has another one.
+    """
 
     samples: int = 0
     skipped: int = 0
@@ -57,6 +62,7 @@ class ReplaySummary:
     chunks: int = 0
     corruptions: int = 0
     unreadable_records: int = 0
+    ends_whole: bool = False
     aliases: set[int] = field(default_factory=set)
 
 
@@ -73,8 +79,9 @@ class Replay:
     def __init__(self, head: Head, chunks: HeadChunkTable, mint: int, report: Report) -> None:
         self._head, self._mint, self._report = head, mint, report
         self._ref_keys = np.zeros(1 << 12, np.uint64)
-        self._ref_rows = np.zeros(1 << 12, np.int64)
+        self._ref_rows = np.zeros(1 << 12, np.int32)
         self._refs_known = 0
+        self._rows_ahead = np.zeros(head_replay.ROWS_AHEAD, np.int64)
         self._scratch = DecodeScratch()
         self._flush_at = 1 << 20
         wanted = (chunks.maxt >= mint) & ~chunks.out_of_order & (chunks.encoding == 1)
@@ -86,32 +93,19 @@ class Replay:
         self.summary = ReplaySummary()
 
     def run(self, wal_folder: Path) -> ReplaySummary:
-        """Read the log, repairing a damaged end once for each damage found.
+        """Read the log; repair a damaged end.
 
         Raises:
             WALCorrupt: if a checkpoint is damaged or segments are missing.
         """
-        while True:
-            try:
-                self._read(wal_folder)
-            except WALCorrupt as corruption:
-                report = repair(wal_folder, corruption)
-                self.summary.corruptions += 1
-                self._report(
-                    "repaired a damaged write-ahead log",
-                    {
-                        "file": corruption.file,
-                        "offset": corruption.offset,
-                        "reason": corruption.message,
-                        "kept_bytes": report.kept_bytes,
-                        "lost_bytes": report.lost_bytes,
-                        "set_aside": [path.name for path in report.set_aside],
-                    },
-                )
-                # All good records before the damage have been applied; nothing readable follows it.
-                break
-            else:
-                break
+        try:
+            for reader in log_readers(wal_folder):
+                for batch in reader:
+                    self._take(batch)
+                self.summary.ends_whole = reader.torn is None
+        except WALCorrupt as corruption:
+            # All good records before the damage have been applied; nothing readable follows it.
+            self._repair(wal_folder, corruption)
         self._flush()
         # A reference is never reused, also when only an old chunk remembers it.
         newest = int(self._chunks.series_ref.max(initial=0))
@@ -119,15 +113,21 @@ class Replay:
         self._warn()
         return self.summary
 
-    def _read(self, folder: Path) -> None:
-        for reader in log_readers(folder):
-            self._read_all(reader)
-
-    def _read_all(self, reader: RecordReader) -> None:
-        for batch in reader:
-            self._take(batch)
-            counts = count_types(batch)
-            self.summary.unreadable_records += sum(int(counts[kind]) for kind in _HISTOGRAM_RECORDS)
+    def _repair(self, folder: Path, corruption: WALCorrupt) -> None:
+        report = repair(folder, corruption)
+        self.summary.corruptions += 1
+        self.summary.ends_whole = False
+        self._report(
+            "repaired a damaged write-ahead log",
+            {
+                "file": corruption.file,
+                "offset": corruption.offset,
+                "reason": corruption.message,
+                "kept_bytes": report.kept_bytes,
+                "lost_bytes": report.lost_bytes,
+                "set_aside": [path.name for path in report.set_aside],
+            },
+        )
 
     def _take(self, batch: RecordBatch) -> None:
         """Apply a batch; of one with a damaged record, what a repair will keep and nothing else."""
@@ -140,15 +140,17 @@ class Replay:
             raise
         self._series(series)
         self._apply(samples.refs, samples.timestamps, samples.values)
+        counts = count_types(batch)
+        self.summary.unreadable_records += sum(int(counts[kind]) for kind in _HISTOGRAM_RECORDS)
 
     def _series(self, columns: SeriesColumns) -> None:
         if not len(columns):
             return
-        rows = self._head.create(columns.runs, columns.refs.copy())
+        rows = self._head.create(columns.runs, columns.refs)
         others = columns.refs[self._head.refs(rows) != columns.refs]
         self.summary.aliases.update(others.tolist())
         self._reserve(len(rows))
-        new = head_append.replay_map_refs(
+        new = head_replay.replay_map_refs(
             self._ref_keys, self._ref_rows, columns.refs, rows, len(rows)
         )
         self._refs_known += new
@@ -181,9 +183,9 @@ class Replay:
         bounds = np.array([0, len(refs), self._mint, self._head.options.chunk_range_ms], np.int64)
         bits = values.view(np.uint64)
         while bounds[0] < len(refs):
-            bounds[0] = head_append.replay_apply(
+            bounds[0] = head_replay.replay_apply(
                 self._head.tables, self._ref_keys, self._ref_rows, refs, timestamps, bits, bounds,
-                outcome,
+                outcome, self._rows_ahead,
             )  # fmt: skip
             if bounds[0] < 0:
                 limit = self._head.options.series_max
@@ -208,14 +210,15 @@ class Replay:
             self._report("head chunks stay in memory", {"err": str(error)})
 
     def _reserve(self, coming: int) -> None:
-        if 2 * (self._refs_known + coming) <= len(self._ref_keys):
+        needed = 2 * (self._refs_known + coming)
+        if needed <= len(self._ref_keys):
             return
         keys, rows = self._ref_keys, self._ref_rows
-        size = 1 << (4 * (self._refs_known + coming) - 1).bit_length()
-        self._ref_keys, self._ref_rows = np.zeros(size, np.uint64), np.zeros(size, np.int64)
+        size = 1 << needed.bit_length()
+        self._ref_keys, self._ref_rows = np.zeros(size, np.uint64), np.zeros(size, np.int32)
         used = keys != 0
-        head_append.replay_map_refs(
-            self._ref_keys, self._ref_rows, keys[used], rows[used], int(used.sum())
+        head_replay.replay_map_refs(
+            self._ref_keys, self._ref_rows, keys[used], rows[used].astype(np.int64), int(used.sum())
         )
 
     def _warn(self) -> None:

@@ -131,6 +131,7 @@ class TSDB:
                 compression=self.options.wal_compression,
                 fsync=self.options.wal_fsync,
             ),
+            ends_whole=summary.ends_whole,
         )
         self.wal_expiries: dict[int, int] = {}
         # Second references of a series: its samples in the log go under them until they are cut.

@@ -98,6 +98,8 @@ class WALWriter:
     Args:
         folder: created if missing. Writing starts in a new segment after the last.
         options: see `WALOptions`.
+        ends_whole: whether the log was just read and ends with a whole record; else its last
+            segment is read here, and a torn record at its end cut off.
         open_segment: how a segment file is made; for fault tests.
 
     Raises:
@@ -110,6 +112,7 @@ class WALWriter:
         folder: Path,
         options: WALOptions | None = None,
         *,
+        ends_whole: bool = False,
         open_segment: Callable[[Path], SegmentFile] = SegmentFile,
     ) -> None:
         self.folder = folder
@@ -128,7 +131,8 @@ class WALWriter:
         existing = list_segments(folder)
         # A torn record is harmless only at the end of the log; once segments follow, every reader
         # stops at it. Nobody was told that it had been written.
-        self.torn_bytes_dropped = drop_torn_tail(existing[-1].path) if existing else 0
+        is_suspect = bool(existing) and not ends_whole
+        self.torn_bytes_dropped = drop_torn_tail(existing[-1].path) if is_suspect else 0
         self.current_segment = existing[-1].number + 1 if existing else 0
         self._segment = self._create(self.current_segment)
         self._good = 0

@@ -17,26 +17,33 @@ def head_labels(head, rows, offsets, out):
     return at
 
 
-def _overlapping(head, r, mint, maxt):
-    """Yield (mint, maxt, reference or -1, bytes or None, length) of a row's chunks, in order."""
-    row = head.rows[r]
-    if row.run is None:
-        return
-    for chunk in head.chunks_of(r):
-        if chunk.mint <= maxt and chunk.maxt >= mint:
-            known = chunk.ref >= 0
-            data = None if known else chunk.data
-            yield chunk.mint, chunk.maxt, chunk.ref if known else -1, data, chunk.length
-    if row.open is not None and row.open.mint <= maxt and row.last_t >= mint:
-        data = row.open.encoded()
-        yield row.open.mint, row.last_t, -1, data, len(data)
+def _closed(head, r, mint, maxt):
+    """Return (mint, maxt, ref or -1, bytes or None, length) of closed chunks, newest first."""
+    return [
+        (chunk.mint, chunk.maxt, chunk.ref, None, chunk.length)
+        if chunk.ref >= 0
+        else (chunk.mint, chunk.maxt, -1, chunk.data, chunk.length)
+        for chunk in reversed(head.chunks_of(r))
+        if chunk.mint <= maxt and chunk.maxt >= mint
+    ]
+
+
+def _opened(row, mint, maxt):
+    """Return the same of the open chunk, if it overlaps."""
+    if row.open is None or row.open.mint > maxt or row.last_t < mint:
+        return []
+    data = row.open.encoded()
+    return [(row.open.mint, row.last_t, -1, data, len(data))]
 
 
 def head_snapshot(head, rows, mint, maxt, offsets, chunks, refs, out):
-    """Describe the chunks of rows that overlap, and copy what no file has."""
+    """Describe the chunks of rows that overlap, in order, and copy what no file has."""
     at = n = offsets[0] = 0
     for k, r in enumerate(rows.tolist()):
-        for low, high, ref, data, length in _overlapping(head, r, mint, maxt):
+        row, first = head.rows[r], n
+        closed = _closed(head, r, mint, maxt) if row.run is not None else []
+        opened = _opened(row, mint, maxt) if row.run is not None else []
+        for low, high, ref, data, length in [*closed, *opened]:
             if n >= len(chunks) or at + length > len(out):
                 return FULL
             chunks[n] = (low, high, -1 if data is None else at, length, 1)
@@ -45,6 +52,10 @@ def head_snapshot(head, rows, mint, maxt, offsets, chunks, refs, out):
                 out[at : at + length] = list(data)
                 at += length
             n += 1
+            if n == first + len(closed):
+                # They were found from the newest back.
+                for column in (chunks, refs):
+                    column[first:n] = column[first:n][::-1].copy()
         offsets[k + 1] = n
     return at
 
