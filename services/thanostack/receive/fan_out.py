@@ -123,3 +123,6 @@ class FanOut:
         end = CallEnd(GrpcCode.DEADLINE_EXCEEDED, f"no answer within {self._timeout_s:g} s")
         for forward in list(self._open.values()):
             forward.cancel(end)
+        if not self.settled.done():
+            # Not reached unless a forward got lost; a sender must have an answer even then.
+            self.settled.set_result(Verdict.UNAVAILABLE)

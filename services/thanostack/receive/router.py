@@ -100,7 +100,7 @@ class _Batch:
         ring: their nodes.
         placement: int32[n, replicas and spares].
         shares: what each node gets, with its message, or the plain body for this node.
-        used_spares: int8[n]; how many spare nodes each series was handed to.
+        used_spares: int32[n]; how many spare nodes each series was handed to.
     """
 
     tenant: Tenant
@@ -239,14 +239,22 @@ class Router:
         whole: dict[tuple[int, bool], Uint8Array] = {}
         for share in forward.shares_of(found, own, len(ring.endpoints), joined):
             share = share._replace(replica=share.replica + columns.start)
-            key = (share.replica, self._is_local(batch, share.node))
-            content = whole.get(key) if len(share.series) == found.n_series else None
-            if content is None:
-                content = self._content(batch, found, share)
             if len(share.series) == found.n_series:
-                whole[key] = content
+                share = share._replace(series=np.arange(found.n_series, dtype=np.int32))
+                content = self._whole(batch, found, share, whole)
+            else:
+                content = self._content(batch, found, share)
             batch.shares.append((share, content))
         return batch
+
+    def _whole(
+        self, batch: _Batch, found: Scan, share: Share, made: dict[tuple[int, bool], Uint8Array]
+    ) -> Uint8Array:
+        """Return the content of a share that has all series, in their order; made once for all."""
+        key = (share.replica, self._is_local(batch, share.node))
+        if key not in made:
+            made[key] = self._content(batch, found, share)
+        return made[key]
 
     def _content(self, batch: _Batch, found: Scan, share: Share) -> Uint8Array:
         """Return what the node of a share is sent; the entries alone if it is this one."""

@@ -95,7 +95,6 @@ class Routing:
             SettingsInvalid: if hashrings given as text cannot be used. A file may become usable.
         """
         settings, process = self._settings, self._process
-        process.supervisor.release("peers", self._close)
         if settings.receive_hashrings_algorithm == "hashmod":
             process.log.warning(_HASHMOD)
         if not settings.receive_hashrings_file:
@@ -130,6 +129,7 @@ class Routing:
             dial=self._dial,
         )
 
-    async def _close(self) -> None:
+    async def close(self) -> None:
+        """Wait for what is being written here and let go of the peers behind their forwards."""
         await self.router.close()
         await self._peers.close()

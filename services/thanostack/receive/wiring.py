@@ -216,6 +216,9 @@ class Receiver:
             self._routing.start()
         if self.ingestor is not None:
             await self.ingestor.open()
+        if self._routing is not None:
+            # Behind the storage, so that it is released before: forwards may still write here.
+            self._process.supervisor.release("peers", self._routing.close)
         await self._limits.start()
 
     def opened(self) -> None:

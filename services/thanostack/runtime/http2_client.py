@@ -34,6 +34,8 @@ from thanostack.runtime.http2_machine import (
     require_connection,
 )
 
+# Bound: a server sends a few for each call that we make, so what it may send follows from that.
+_CONTROL_FRAMES_MAX: Final = 200_000
 _LAST_STREAM: Final = (1 << 31) - 1
 _ROLE: Final = ROLE_FIELD.encode()
 _PING_PAYLOAD: Final = b"thanosta"
@@ -93,7 +95,9 @@ class Http2Client(Http2Machine[_Call]):
             (h2.SETTING_MAX_HEADER_LIST_SIZE, h2.HEADER_LIST_BYTES_MAX),
         ]
         credit = h2.pack_window_update(0, CONNECTION_WINDOW - h2.DEFAULT_WINDOW)
-        super().__init__([h2.PREFACE, h2.pack_settings(settings), credit])
+        super().__init__(
+            [h2.PREFACE, h2.pack_settings(settings), credit], control_frames_max=_CONTROL_FRAMES_MAX
+        )
         self._next = 1
         self._handlers[h2.GOAWAY] = self._goaway
         self._handlers[h2.PING] = self._pong

@@ -37,9 +37,6 @@ from thanostack.runtime.http2_frames import ConnectionFailed, H2Code
 FRAME_BYTES_MAX: Final = 1 << 18
 STREAM_WINDOW: Final = 1 << 22
 CONNECTION_WINDOW: Final = 1 << 25
-# Bound: small frames a second that the other side may send without any data in them. A busy router
-# sends a few per call; at this rate they take about 3 % of a core.
-_CONTROL_FRAMES_MAX: Final = 10_000
 # Bound: frames that one header block may be cut into.
 _CONTINUATIONS_MAX: Final = 64
 _KNOWN_BLOCKS_MAX: Final = 64
@@ -72,9 +69,10 @@ class Http2Machine(Generic[S]):
 
     Args:
         greeting: what is sent before anything else.
+        control_frames_max: small frames a second that the other side may send without data in them.
     """
 
-    def __init__(self, greeting: Iterable[Buffer]) -> None:
+    def __init__(self, greeting: Iterable[Buffer], *, control_frames_max: int) -> None:
         self._decoder = hpack.Decoder(max_header_list_size=h2.HEADER_LIST_BYTES_MAX)
         self._streams: dict[int, S] = {}
         self._highest = 0
@@ -87,6 +85,7 @@ class Http2Machine(Generic[S]):
         self._window = self._initial_window = h2.DEFAULT_WINDOW
         self._frame_max = h2.DEFAULT_FRAME_MAX
         self._control_since, self._n_control = 0.0, 0
+        self._control_frames_max = control_frames_max
         self._is_corked = False
         self._out: list[Buffer] = list(greeting)
         self._handlers: dict[int, FrameHandler] = {
@@ -182,7 +181,7 @@ class Http2Machine(Generic[S]):
         if now - self._control_since > 1:
             self._control_since, self._n_control = now, 0
         self._n_control += 1
-        if self._n_control > _CONTROL_FRAMES_MAX:
+        if self._n_control > self._control_frames_max:
             raise ConnectionFailed(H2Code.ENHANCE_YOUR_CALM, "a flood of control frames")
 
     def _require_known(self, stream_id: int, what: str) -> None:

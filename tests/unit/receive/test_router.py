@@ -388,6 +388,24 @@ async def test_compressed_shares_are_handed_over_as_well():
     assert keys() == set(cluster.copies())
 
 
+@pytest.mark.parametrize("is_compressed", [False, True])
+async def test_small_requests_are_handed_over_whole(is_compressed):
+    """Where several nodes get all of a request, each message is taken apart as it was made."""
+    cluster = Cluster(NODES, replication_factor=3, is_sloppy=True, is_compressed=is_compressed)
+    for node in cluster.nodes.values():
+        node.says = CallEnd(GrpcCode.OK, role="IngestorOnly")
+    await write(cluster)
+    await asyncio.sleep(0)
+    for address in NODES[:2]:
+        cluster.nodes[address].says = DOWN
+    for n in range(40):
+        series = [({"__name__": "s", "n": str(n), "x": "y" * k}, [(1, 1.0)]) for k in (1, 50, 9)]
+        assert (await write(cluster, *series)).error() is None
+        await asyncio.sleep(0.001)
+        copies = cluster.copies()
+        assert {3} == {len(copies[key]) for key in keys(*series)}
+
+
 async def test_it_helps_only_as_long_as_there_are_nodes():
     """With all of them down the request is refused."""
     cluster = Cluster(NODES, replication_factor=2, is_sloppy=True)

@@ -21,6 +21,7 @@ def tree(root: type[errors.ThanostackError]) -> Iterator[type[errors.ThanostackE
 
 
 ARGUMENTS: dict[type[errors.ThanostackError], tuple[object, ...]] = {
+    errors.ReplicasExhausted: ("text",),
     errors.LimitExceeded: ("series", 1, 2),
     errors.Corruption: ("000001", 7, "bad checksum"),
     errors.Quarantined: ("team-a", "bad WAL"),

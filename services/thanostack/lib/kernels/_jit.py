@@ -14,7 +14,7 @@ it (`_linker`). A process so neither waits for the compiler's import nor carries
     NUMBA_BOUNDSCHECK=1       the checked build, kept apart from the other
     NUMBA_DISABLE_JIT=1       plain Python, for coverage and readable tracebacks
 
-Source: docs/decisions/0003 and 0005.
+Source: docs/decisions/0003 and 0009.
 """
 
 import atexit

@@ -100,7 +100,9 @@ def module_stamp(module: str) -> str:
             continue
         seen[name] = (_FOLDER / f"{name}.py").read_bytes()
         if name not in _COMPILER:
-            waiting += [a or b for a, b in _IMPORT.findall(seen[name].decode())]
+            found = (a or b for a, b in _IMPORT.findall(seen[name].decode()))
+            # The decorators do not matter: what they come to is the compiler's.
+            waiting += [kernels for kernels in found if kernels != "_jit"]
     checked = os.environ.get("NUMBA_BOUNDSCHECK", "0")
     digest = hashlib.sha256(repr((_VERSIONS, target(), checked)).encode())
     for name in sorted(seen):

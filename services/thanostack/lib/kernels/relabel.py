@@ -26,7 +26,7 @@ from thanostack.lib.kernels._jit import device, kernel, routine
 from thanostack.lib.kernels._types import BYTES, BYTES_OUT, I64, I64_OUT, U64_OUT, Tables, i64
 from thanostack.lib.kernels.hashing import xxh64
 from thanostack.lib.kernels.remote_write_scan import BAD_SYMBOL, skip_field
-from thanostack.lib.kernels.remote_write_scan import _write_labels as write_symbol_labels
+from thanostack.lib.kernels.remote_write_scan import write_labels as write_symbol_labels
 from thanostack.lib.kernels.varint import read_length, read_uvarint, uvarint_size, write_uvarint
 from thanostack.lib.kernels.wide import copy_bytes, equal_bytes
 
