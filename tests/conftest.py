@@ -3,12 +3,14 @@
 import logging
 
 import pytest
+import structlog
 
 
 @pytest.fixture(autouse=True)
 def _logs_end_with_the_test():
-    """A handler that a test has set up writes to its stream, which is closed once it is over."""
-    before = list(logging.root.handlers)
+    """What a test sets up for logs writes to its stream, which is closed once it is over."""
+    handlers, configuration = list(logging.root.handlers), structlog.get_config()
     yield
-    for handler in [handler for handler in logging.root.handlers if handler not in before]:
+    structlog.configure(**configuration)
+    for handler in [handler for handler in logging.root.handlers if handler not in handlers]:
         logging.root.removeHandler(handler)

@@ -170,8 +170,8 @@ import numpy as np
 from thanostack.lib.kernels import remote_write_split
 print(remote_write_split.message_runs(np.zeros(0, np.uint8), 0, 0, 1, np.zeros(5, np.int64)))
 import thanostack.standalone.wiring
-from thanostack.runtime import kernel_pool
-kernel_pool.load_write_path("receive")
+from thanostack.runtime import kernel_cache, kernel_pool
+kernel_pool.load("receive", kernel_cache.WRITE_PATH + kernel_cache.ROUTE_PATH)
 print([name for name in ("numba", "llvmlite") if name in sys.modules])
 """) == ["0", "[]"]
 

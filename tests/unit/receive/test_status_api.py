@@ -110,7 +110,7 @@ def test_counting_beside_a_writer(tsdb):
 
     def write():
         n = 0
-        while not stop.is_set():
+        while not stop.is_set() and n < 10_000:  # the directory takes some more
             send(tsdb, [{"__name__": "m", "i": str(n + k)} for k in range(50)])
             n += 50
 

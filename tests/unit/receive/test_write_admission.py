@@ -50,7 +50,7 @@ class Receiver:
         probes = Probes("receive", self.registry, log)
         probes.set_ready()
         self.storage = RememberingStorage()
-        metrics = ReceiveMetrics(self.registry, replication_factor=1, inflight_bytes_max=1 << 20)
+        metrics = ReceiveMetrics(self.registry, inflight_bytes_max=1 << 20)
         self.gate = WriteGate(self.registry, **gate)
         relabeling = Relabeling(parse_relabel_configs(rules), self.registry, bytes_max=1 << 20)
         self.admission = Admission(self.gate, relabeling, metrics=metrics.limits, log=log)

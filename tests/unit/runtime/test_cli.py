@@ -27,7 +27,10 @@ def test_commands_that_are_not_there_say_so(name, capsys):
         (["receive"], "no external labels configured for receive"),
         (["receive", "--tsdb.pth=x"], "did you mean --tsdb.path?"),
         (["--log.level=debug", "receive", "--log.level=info"], "cannot be repeated"),
-        (["receive", "--receive.relabel-config=x", '--label=a="b"'], "relabeling of writes"),
+        (
+            ["receive", "--objstore.config=type: S3", '--label=a="b"'],
+            "object storage is not offered yet",
+        ),
     ],
 )
 def test_mistakes_end_with_one_line(arguments, text, capsys):
