@@ -345,6 +345,10 @@ async def test_calls_to_endpoints_are_counted(world):
         assert found.registry.get_sample_value("grpc_client_handled_total", labels) == 1
     info = {"grpc_type": "unary", "grpc_service": "thanos.info.Info", "grpc_method": "Info"}
     assert found.registry.get_sample_value("grpc_client_handling_seconds_count", info) == 2
+    for labels in (series, info):
+        sent = found.registry.get_sample_value("grpc_client_msg_sent_total", labels)
+        received = found.registry.get_sample_value("grpc_client_msg_received_total", labels)
+        assert (sent, received) == (2, 1), "one endpoint does not answer"
 
 
 async def test_queryable_fetches_equal_selectors_once(world):
