@@ -39,7 +39,7 @@ from thanostack.query.status import StatusPages
 from thanostack.runtime.grpc_call import Handlers
 from thanostack.runtime.grpc_metrics import GrpcMetrics
 from thanostack.runtime.grpc_server import GrpcOptions, GrpcServer
-from thanostack.runtime.http_common import common_routes
+from thanostack.runtime.http_common import common_routes, plain_errors
 from thanostack.runtime.http_server import listen
 from thanostack.runtime.metrics import HTTPMetrics
 from thanostack.runtime.process import Process
@@ -152,6 +152,7 @@ class Querier:
     def pages(self) -> FastAPI:
         """Return the application of the HTTP port."""
         pages = FastAPI(title="thanostack query", docs_url=None, redoc_url=None)
+        plain_errors(pages)
         pages.include_router(common_routes(self._process.probes, self._process.registry))
         pages.include_router(self.api().router())
         mount_page(pages, self._settings.route_prefix)
