@@ -67,6 +67,12 @@ class ReceiveMetrics:
             ["tenant", "reason"],
             registry=registry,
         )
+        self.failed = Counter(
+            "thanostack_receive_failed_writes_total",
+            "Write requests that failed for a reason on this side, by kind of error.",
+            ["error"],
+            registry=registry,
+        )
         self.pending = Gauge(
             "thanos_receive_pending_write_requests",
             "The number of pending write requests.",
