@@ -41,10 +41,10 @@ from thanostack.lib.foundation.errors import (
 )
 from thanostack.lib.foundation.ids import Tenant
 from thanostack.lib.model.label_runs import Uint8Array
+from thanostack.lib.remotewrite.body_shape import check_shape
 from thanostack.lib.remotewrite.negotiation import (
     UnsupportedMedia,
     Version,
-    check_shape,
     negotiate,
 )
 from thanostack.lib.remotewrite.snappy_body import BodyBuffers, checked_length, decode_into
@@ -236,8 +236,7 @@ class WriteAPI:
         held.add(length)
         buffer = self._buffers.take(length)
         await self._decode(block, buffer, length)
-        if length:
-            check_shape(int(buffer[0]), request.version)
+        check_shape(buffer[:length], request.version)
         admitted = await self._admission.admit(request.tenant, buffer[:length], request.version)
         outcome = await self._target.write(
             request.tenant, admitted.body, request.version, request.replica
@@ -262,8 +261,7 @@ class WriteAPI:
         held.add(length)
         buffer = self._buffers.take(length)
         decode_into(block, buffer, length)
-        if length:
-            check_shape(int(buffer[0]), request.version)
+        check_shape(buffer[:length], request.version)
         admitted = self._admission.admit_now(request.tenant, buffer[:length], request.version)
         outcome = None
         if admitted is not None:
