@@ -52,7 +52,7 @@ interop: kernels ## Against the real Prometheus and Thanos, built by package nam
 	$(BIN)/python tests/interop/peers/build.py
 	$(BIN)/python -m pytest tests/interop $(PYTEST)
 
-bench: kernels ## Measure against the peers in one run; writes docs/performance.md's tables
+bench: kernels ## Measure against the peers in one run; prints the tables of docs/performance.md
 	$(BIN)/python tests/interop/peers/build.py
 	$(BIN)/python tests/benchmarks/run.py
 

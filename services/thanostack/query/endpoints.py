@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 
@@ -246,7 +246,9 @@ class RemoteEndpoint:
             EndpointUnavailable: for any failure.
             LimitExceeded: when the request has fetched too much.
         """
-        return await self._guarded(SERIES, self._stream(request, call))
+        frames: list[bytes] = []
+        await self._guarded(SERIES, self._stream(request, call, frames), frames)
+        return frames
 
     async def close(self, grace_s: float | None = None) -> None:
         """Close the connection once its calls have ended, or after a while.
@@ -257,7 +259,8 @@ class RemoteEndpoint:
         await self._channel.close(grace_s)
         await self._wire.close()
 
-    async def _guarded(self, method: str, work: Awaitable[T]) -> T:
+    async def _guarded(self, method: str, work: Awaitable[T], frames: Sequence[bytes] = ()) -> T:
+        """Return what a call answers; `frames` is where a stream's messages gather."""
         is_stream, started_s = method == SERIES, time.monotonic()
         self._observer.started(method, is_stream=is_stream)
         code = GrpcCode.CANCELLED  # unless it comes to an end of its own
@@ -271,7 +274,8 @@ class RemoteEndpoint:
             raise EndpointUnavailable(text) from error
         finally:
             duration_s = time.monotonic() - started_s
-            self._observer.ended(FinishedCall(method, is_stream, code, duration_s))
+            n_received = len(frames) if is_stream else int(code is GrpcCode.OK)
+            self._observer.ended(FinishedCall(method, is_stream, code, duration_s, n_received, 1))
         return answer
 
     async def _unary(
@@ -282,8 +286,7 @@ class RemoteEndpoint:
         )
         return answer
 
-    async def _stream(self, request: bytes, call: Call) -> list[bytes]:
-        frames: list[bytes] = []
+    async def _stream(self, request: bytes, call: Call, frames: list[bytes]) -> None:
         stream = self._channel.unary_stream(SERIES, None, None)(
             request, metadata=call.metadata, timeout=_remaining_s(call.deadline)
         )
@@ -291,9 +294,9 @@ class RemoteEndpoint:
             while True:
                 frame = await self._read(stream, call.response_timeout_s)
                 if frame is _END:
-                    return frames
-                call.add_bytes(len(frame))
+                    return
                 frames.append(frame)
+                call.add_bytes(len(frame))
         finally:
             stream.cancel()
 

@@ -119,6 +119,11 @@ class FanOut:
         self._stores, self._metrics = stores, metrics
         self._selector_labels = selector_labels
 
+    @property
+    def metrics(self) -> QueryMetrics:
+        """Return what is told about calls."""
+        return self._metrics
+
     async def gather_series(self, requests: Sequence[SeriesRequest], call: Call) -> list[Gathered]:
         """Return what all concerned endpoints answer, one Gathered a request, in order.
 

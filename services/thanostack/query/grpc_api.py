@@ -17,6 +17,7 @@ from typing import Final
 
 from thanostack.lib.foundation.errors import EndpointUnavailable
 from thanostack.lib.model.label_runs import Labels
+from thanostack.lib.model.series import SeriesBatch
 from thanostack.lib.pb import store_pb2
 from thanostack.lib.promql.engine import Deadline
 from thanostack.lib.storeapi.codec import encode_frames, encode_warning
@@ -31,6 +32,7 @@ from thanostack.query.queryable import wait_for
 from thanostack.query.service import PATH_METADATA, TENANT_METADATA, ServiceOptions
 from thanostack.runtime.error_mapping import GrpcCode, GrpcFailure
 from thanostack.runtime.grpc_call import CallContext, Handlers, ServerStream, Unary
+from thanostack.runtime.store_server_metrics import StoreServerMetrics
 
 PATH_LENGTH_MAX: Final = 8
 
@@ -56,7 +58,9 @@ class QueryServicer:
         options: ServiceOptions,
         limits: SelectLimits,
         selector_labels: Labels,
+        metrics: StoreServerMetrics,
     ) -> None:
+        self._metrics = metrics
         self._fan_out, self._endpoints, self._loop = fan_out, endpoints, loop
         self._options, self._limits, self._selector_labels = options, limits, selector_labels
 
@@ -71,6 +75,15 @@ class QueryServicer:
 
     def series(self, request: bytes, context: CallContext) -> Iterator[bytes]:
         """Yield the merged answer of all endpoints, warnings first."""
+        with self._metrics.pending():
+            batch, warnings, batch_size = self._gathered(request, context)
+            yield from map(encode_warning, warnings)
+            yield from encode_frames(batch, batch_size)
+            self._metrics.sent(len(batch), len(batch.chunks))
+
+    def _gathered(
+        self, request: bytes, context: CallContext
+    ) -> tuple[SeriesBatch, tuple[str, ...], int]:
         parsed = parse_series_request(request)
         call = self._call(context, abort=parsed.abort)
         try:
@@ -80,8 +93,7 @@ class QueryServicer:
         except EndpointUnavailable as error:
             raise GrpcFailure(GrpcCode.ABORTED, str(error)) from error
         check_limits(self._limits, len(batch), len(batch.chunks))
-        yield from map(encode_warning, warnings)
-        yield from encode_frames(batch, parsed.batch_size)
+        return batch, warnings, parsed.batch_size
 
     def label_names(self, request: bytes, context: CallContext) -> bytes:
         """Return the label names of all endpoints."""

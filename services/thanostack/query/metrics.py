@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from thanostack.query.engine_metrics import EngineMetrics, TelemetryBuckets
 from thanostack.runtime.metrics import HTTPMetrics
 
 _SPAN_BUCKETS = tuple(15 * 60 * 2**power for power in range(12))
@@ -19,10 +20,17 @@ class QueryMetrics:
     Args:
         registry: where it is registered.
         http: HTTP metrics that the process already has; its own by default.
+        buckets: of the telemetry of requests; upstream's by default.
     """
 
-    def __init__(self, registry: CollectorRegistry, http: HTTPMetrics | None = None) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        http: HTTPMetrics | None = None,
+        buckets: TelemetryBuckets | None = None,
+    ) -> None:
         self.http = http or HTTPMetrics(registry)
+        self.engine = EngineMetrics(registry, buckets or TelemetryBuckets())
         self.range_seconds = Histogram(
             "thanos_query_range_requested_timespan_duration_seconds",
             "A histogram of the query range window in seconds",

@@ -13,7 +13,7 @@ import asyncio
 import concurrent.futures
 import dataclasses
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from thanostack.lib.model.label_runs import LabelRuns
@@ -25,6 +25,7 @@ from thanostack.lib.storeapi.dedup import Dedup, DedupMode
 from thanostack.lib.storeapi.requests import SeriesRequest, Shard, aggregates_of
 from thanostack.lib.storeapi.series_source import MergedSeries
 from thanostack.query.endpoints import Call
+from thanostack.query.engine_metrics import Fetched
 from thanostack.query.fan_out import FanOut
 
 T = TypeVar("T")
@@ -105,12 +106,14 @@ class FanOutQueryable:
         loop: where calls run.
         options: how series are fetched and read.
         call: goes with every call.
+        fetched: counts what the query's selectors bring.
     """
 
     fan_out: FanOut
     loop: asyncio.AbstractEventLoop
     options: SelectOptions
     call: Call
+    fetched: Fetched = field(default_factory=Fetched)
 
     def select(self, requests: Sequence[SelectRequest]) -> list[SeriesSource]:
         """Return one source a request, fetched concurrently.
@@ -121,12 +124,14 @@ class FanOutQueryable:
         """
         wanted = [self._series_request(request) for request in requests]
         distinct = list(dict.fromkeys(wanted))
-        work = self.fan_out.gather_series(distinct, self.call)
-        gathered = wait_for(work, self.loop, self.call.deadline)
         merged = {}
-        for request, answers in zip(distinct, gathered, strict=True):
-            self.call.deadline.check()
-            merged[request] = answers.merge()
+        with self.fan_out.metrics.engine.selecting(len(distinct)):
+            work = self.fan_out.gather_series(distinct, self.call)
+            gathered = wait_for(work, self.loop, self.call.deadline)
+            for request, answers in zip(distinct, gathered, strict=True):
+                self.call.deadline.check()
+                merged[request] = answers.merge()
+                self.fetched.add(merged[request][0])
         # A fold depends on where it begins: upstream, the earliest time of the whole query.
         bounds = (min(r.mint for r in requests), max(r.maxt for r in requests))
         return [
@@ -166,7 +171,8 @@ class FanOutQueryable:
         """
         request = self._series_request(SelectRequest(tuple(matchers), mint, maxt))
         request = dataclasses.replace(request, skip_chunks=True, limit=limit)
-        work = self.fan_out.gather_series([request], self.call)
-        (gathered,) = wait_for(work, self.loop, self.call.deadline)
-        batch, warnings = gathered.merge()
+        with self.fan_out.metrics.engine.selecting(1):
+            work = self.fan_out.gather_series([request], self.call)
+            (gathered,) = wait_for(work, self.loop, self.call.deadline)
+            batch, warnings = gathered.merge()
         return batch.labels, warnings

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,6 +30,7 @@ from thanostack.lib.storeapi.dedup import DedupMode
 from thanostack.lib.storeapi.requests import LabelRequest, Shard
 from thanostack.query.endpoints import Call
 from thanostack.query.fan_out import FanOut
+from thanostack.query.metrics import QueryMetrics
 from thanostack.query.queryable import FanOutQueryable, SelectOptions, wait_for
 
 _RESOLUTIONS_MS: Final = (HOUR_MS, 5 * MINUTE_MS)
@@ -99,6 +101,7 @@ class QueryService:
         loop: where calls run.
         options: what holds for all requests.
         parser: which parts of PromQL are on.
+        metrics: told about evaluations.
     """
 
     def __init__(
@@ -108,7 +111,9 @@ class QueryService:
         loop: asyncio.AbstractEventLoop,
         options: ServiceOptions,
         parser: ParserOptions,
+        metrics: QueryMetrics,
     ) -> None:
+        self._metrics = metrics
         self._engine, self._fan_out, self._loop = engine, fan_out, loop
         self._options, self._parser = options, parser
 
@@ -127,15 +132,18 @@ class QueryService:
             QueryFailed, Unavailable, LimitExceeded: when it cannot be answered.
         """
         query, expr = self._parsed(query, options.tenant)
-        result = self._engine.instant(
-            expr,
-            self._queryable(options, deadline),
-            time_ms,
-            lookback_ms=self._lookback_ms(options),
-            deadline=deadline,
-            query=query,
+        return self._evaluated(
+            lambda queryable: self._engine.instant(
+                expr,
+                queryable,
+                time_ms,
+                lookback_ms=self._lookback_ms(options),
+                deadline=deadline,
+                query=query,
+            ),
+            options,
+            deadline,
         )
-        return _limited(result, options.limit)
 
     def range(
         self,
@@ -151,14 +159,32 @@ class QueryService:
             QueryFailed, Unavailable, LimitExceeded: when it cannot be answered.
         """
         query, expr = self._parsed(query, options.tenant)
-        result = self._engine.range(
-            expr,
-            self._queryable(options, deadline),
-            *times,
-            lookback_ms=self._lookback_ms(options),
-            deadline=deadline,
-            query=query,
+        return self._evaluated(
+            lambda queryable: self._engine.range(
+                expr,
+                queryable,
+                *times,
+                lookback_ms=self._lookback_ms(options),
+                deadline=deadline,
+                query=query,
+            ),
+            options,
+            deadline,
         )
+
+    def _evaluated(
+        self,
+        evaluate: Callable[[FanOutQueryable], QueryResult],
+        options: RequestOptions,
+        deadline: Deadline,
+    ) -> QueryResult:
+        queryable, metrics = self._queryable(options, deadline), self._metrics
+        started = time.monotonic()
+        with metrics.engine.evaluating():
+            result = evaluate(queryable)
+        tenant = metrics.http.label_of(options.tenant)
+        duration_s = time.monotonic() - started
+        metrics.engine.evaluated(result, queryable.fetched, duration_s, tenant)
         return _limited(result, options.limit)
 
     def _lookback_ms(self, options: RequestOptions) -> int:

@@ -36,7 +36,6 @@ from thanostack.runtime.shared_flags import (
 from thanostack.runtime.tls_options import ClientAuth, ClientTLSOptions
 
 _NOT_PROXIED = "this API of endpoints is not proxied yet, so there is nothing to set"
-_TELEMETRY = "request telemetry has buckets of its own"
 
 
 class EngineFlags(LogAndTracingFlags):
@@ -469,23 +468,20 @@ class WebFlags(LogAndTracingFlags):
         reason="answers carry no links",
     )
     web_disable_cors: bool = flag("web.disable-cors", "false", "Send no CORS headers.")
-    query_telemetry_request_duration_seconds_quantiles: tuple[float, ...] = accepted(
+    query_telemetry_request_duration_seconds_quantiles: tuple[float, ...] = flag(
         "query.telemetry.request-duration-seconds-quantiles",
         ("0.1", "0.25", "0.75", "1.25", "1.75", "2.5", "3", "5", "10"),
         "Buckets of request durations.",
-        reason=_TELEMETRY,
     )
-    query_telemetry_request_samples_quantiles: tuple[float, ...] = accepted(
+    query_telemetry_request_samples_quantiles: tuple[float, ...] = flag(
         "query.telemetry.request-samples-quantiles",
         ("100", "1000", "10000", "100000", "1000000"),
         "Buckets of samples a request.",
-        reason=_TELEMETRY,
     )
-    query_telemetry_request_series_seconds_quantiles: tuple[float, ...] = accepted(
+    query_telemetry_request_series_seconds_quantiles: tuple[float, ...] = flag(
         "query.telemetry.request-series-seconds-quantiles",
         ("10", "100", "1000", "10000", "100000"),
         "Buckets of series a request.",
-        reason=_TELEMETRY,
     )
 
     @property

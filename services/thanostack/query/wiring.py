@@ -28,6 +28,7 @@ from thanostack.query.configured import configured_endpoints
 from thanostack.query.discovery import Resolver
 from thanostack.query.endpoint_set import EndpointCollector, EndpointSet, EndpointTimes
 from thanostack.query.endpoints import EndpointTLS, LocalEndpoint
+from thanostack.query.engine_metrics import TelemetryBuckets
 from thanostack.query.fan_out import FanOut
 from thanostack.query.grpc_api import QueryServicer
 from thanostack.query.http_api import APIOptions, QueryAPI
@@ -38,10 +39,11 @@ from thanostack.query.status import StatusPages
 from thanostack.runtime.grpc_call import Handlers
 from thanostack.runtime.grpc_metrics import GrpcMetrics
 from thanostack.runtime.grpc_server import GrpcOptions, GrpcServer
-from thanostack.runtime.http_common import common_routes
+from thanostack.runtime.http_common import common_routes, plain_errors
 from thanostack.runtime.http_server import listen
 from thanostack.runtime.metrics import HTTPMetrics
 from thanostack.runtime.process import Process
+from thanostack.runtime.store_server_metrics import StoreServerMetrics
 from thanostack.runtime.tls_options import GRPC_ALPN
 from thanostack.runtime.web_port import pages_port
 from thanostack.web.pages import mount_page
@@ -86,8 +88,9 @@ class Querier:
         self._settings, self._process = settings, process
         self._grpc: GrpcServer | None = None
         self._loop = asyncio.get_running_loop()
-        self._metrics = QueryMetrics(process.registry, http_metrics)
+        self._metrics = QueryMetrics(process.registry, http_metrics, telemetry_buckets(settings))
         self._metrics.queries_max.set(settings.query_max_concurrent)
+        self._metrics.engine.queries_max.set(settings.query_max_concurrent)
         resolver = Resolver(
             system=settings.store_sd_dns_resolver == "golang",
             metrics=self._metrics,
@@ -127,6 +130,7 @@ class Querier:
             self._loop,
             self._options,
             ParserOptions(enable_experimental_functions=settings.experimental_functions),
+            self._metrics,
         )
         return QueryAPI(
             service,
@@ -148,6 +152,7 @@ class Querier:
     def pages(self) -> FastAPI:
         """Return the application of the HTTP port."""
         pages = FastAPI(title="thanostack query", docs_url=None, redoc_url=None)
+        plain_errors(pages)
         pages.include_router(common_routes(self._process.probes, self._process.registry))
         pages.include_router(self.api().router())
         mount_page(pages, self._settings.route_prefix)
@@ -165,6 +170,7 @@ class Querier:
             options=self._options,
             limits=limits,
             selector_labels=self._selector,
+            metrics=StoreServerMetrics(self._process.registry),
         )
         return servicer.handlers()
 
@@ -226,6 +232,15 @@ def engine_options(settings: QuerySettings) -> EngineOptions:
         default_step_ms=settings.query_default_evaluation_interval,
         bytes_max=settings.query_bytes_max,
         samples_max=settings.query_samples_max or None,
+    )
+
+
+def telemetry_buckets(settings: QuerySettings) -> TelemetryBuckets:
+    """Return what settings say about the telemetry of requests."""
+    return TelemetryBuckets(
+        settings.query_telemetry_request_duration_seconds_quantiles,
+        settings.query_telemetry_request_samples_quantiles,
+        settings.query_telemetry_request_series_seconds_quantiles,
     )
 
 

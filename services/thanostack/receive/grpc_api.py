@@ -18,7 +18,7 @@ Source: Thanos `pkg/store/storepb/rpc.proto`, `pkg/receive/handler.go` (RemoteWr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -95,11 +95,17 @@ class ReceiveServicer:
         stores = self._stores
         return {
             "/thanos.WriteableStore/RemoteWrite": Unary(self.remote_write),
-            "/thanos.Store/Series": ServerStream(lambda request, _: stores.series(request)),
+            "/thanos.Store/Series": ServerStream(self.series),
             "/thanos.Store/LabelNames": Unary(lambda request, _: stores.label_names(request)),
             "/thanos.Store/LabelValues": Unary(lambda request, _: stores.label_values(request)),
             "/thanos.info.Info/Info": Unary(lambda _request, _: stores.info()),
         }
+
+    def series(self, request: bytes, _: CallContext) -> Iterator[bytes]:
+        """Yield the series that a querier asks for."""
+        metrics = self._metrics.store_server
+        with metrics.pending():
+            yield from self._stores.series(request, metrics.sent)
 
     def remote_write(self, request: bytes, _: CallContext) -> bytes:
         """Write what a router forwards.

@@ -41,15 +41,16 @@ from thanostack.lib.foundation.errors import (
 )
 from thanostack.lib.foundation.ids import Tenant
 from thanostack.lib.model.label_runs import Uint8Array
+from thanostack.lib.remotewrite.body_shape import check_shape
 from thanostack.lib.remotewrite.negotiation import (
     UnsupportedMedia,
     Version,
-    check_shape,
     negotiate,
 )
 from thanostack.lib.remotewrite.snappy_body import BodyBuffers, checked_length, decode_into
 from thanostack.lib.tenancy.rule import TenantRule
 from thanostack.receive.admission import Admission, open_to_all
+from thanostack.receive.failure_log import FailureLog
 from thanostack.receive.metrics import ReceiveMetrics
 from thanostack.receive.request_body import (
     BodyLimits,
@@ -142,7 +143,8 @@ class WriteAPI:
         self._admission = admission or open_to_all(log)
         self._target, self._rule, self._limits = target, options.rule, options.limits
         self._replica_header = options.replica_header.lower().encode()
-        self._metrics, self._probes, self._log, self._pages = metrics, probes, log, pages
+        self._metrics, self._probes, self._pages = metrics, probes, pages
+        self._failures = FailureLog(log, metrics.failed)
         self._inflight = InflightBytes(options.limits.inflight_bytes_max)
         self._buffers = BodyBuffers()
         self._pending = 0
@@ -203,13 +205,14 @@ class WriteAPI:
     def _answered(self, request: _Request, outcome: Outcome) -> Answer:
         answer = answer_of(outcome, request.version)
         self._metrics.observe(outcome, answer.status)
-        if answer.status >= 500:
-            self._log_failure(request, outcome.error())
+        error = outcome.error()
+        if error is not None and answer.status >= 500:
+            self._failures.add(request.tenant, error)
         return answer
 
     def _failed(self, request: _Request, error: Exception) -> Answer:
         if not isinstance(error, ThanostackError):
-            self._log_failure(request, error)
+            self._failures.add(request.tenant, error)
         return failure_of(error, request.version)
 
     def _observe(self, request: _Request, answer: Answer, started: float) -> None:
@@ -233,8 +236,7 @@ class WriteAPI:
         held.add(length)
         buffer = self._buffers.take(length)
         await self._decode(block, buffer, length)
-        if length:
-            check_shape(int(buffer[0]), request.version)
+        check_shape(buffer[:length], request.version)
         admitted = await self._admission.admit(request.tenant, buffer[:length], request.version)
         outcome = await self._target.write(
             request.tenant, admitted.body, request.version, request.replica
@@ -259,8 +261,7 @@ class WriteAPI:
         held.add(length)
         buffer = self._buffers.take(length)
         decode_into(block, buffer, length)
-        if length:
-            check_shape(int(buffer[0]), request.version)
+        check_shape(buffer[:length], request.version)
         admitted = self._admission.admit_now(request.tenant, buffer[:length], request.version)
         outcome = None
         if admitted is not None:
@@ -300,15 +301,6 @@ class WriteAPI:
         if not value.isdigit():
             raise InvalidInput("could not parse replica header")
         return int(value)
-
-    def _log_failure(self, request: _Request, error: Exception | None) -> None:
-        is_bug = not isinstance(error, ThanostackError)
-        self._log.error(
-            "write went wrong",
-            tenant=request.tenant,
-            err=error,
-            exc_info=error if is_bug and error is not None else None,
-        )
 
 
 class _Request:

@@ -25,6 +25,7 @@ from thanostack.lib.tsdb.options import TSDBStats
 from thanostack.receive.limit_metrics import LimitMetrics
 from thanostack.receive.service import Outcome
 from thanostack.runtime.metrics import OTHER_TENANTS, TENANTS_LABELLED_MAX, HTTPMetrics
+from thanostack.runtime.store_server_metrics import StoreServerMetrics
 from thanostack.runtime.tally import Tally, TallyHistogram
 
 # Upstream: pkg/receive/handler.go, up to the forward timeout of 5 s.
@@ -45,6 +46,7 @@ class ReceiveMetrics:
 
     def __init__(self, registry: CollectorRegistry, *, inflight_bytes_max: int) -> None:
         self.http = HTTPMetrics(registry, _DURATION_BUCKETS)
+        self.store_server = StoreServerMetrics(registry)
         self._series = TallyHistogram(
             "thanos_receive_write_timeseries",
             "The number of timeseries received in the incoming write requests.",
@@ -63,6 +65,12 @@ class ReceiveMetrics:
             "thanostack_receive_refused_samples_total",
             "Samples that storage refused, by reason.",
             ["tenant", "reason"],
+            registry=registry,
+        )
+        self.failed = Counter(
+            "thanostack_receive_failed_writes_total",
+            "Write requests that failed for a reason on this side, by kind of error.",
+            ["error"],
             registry=registry,
         )
         self.pending = Gauge(

@@ -41,7 +41,7 @@ from thanostack.runtime import kernel_pool
 from thanostack.runtime.grpc_client import Dial, dial_plain
 from thanostack.runtime.grpc_metrics import GrpcMetrics
 from thanostack.runtime.grpc_server import GrpcOptions, GrpcServer
-from thanostack.runtime.http_common import common_routes
+from thanostack.runtime.http_common import common_routes, plain_errors
 from thanostack.runtime.http_server import HTTPServer, listen
 from thanostack.runtime.kernel_cache import ROUTE_PATH, WRITE_PATH
 from thanostack.runtime.metrics import HTTPMetrics
@@ -142,6 +142,7 @@ class Receiver:
     def pages(self) -> FastAPI:
         """Return the application of the HTTP port."""
         pages = FastAPI(title="thanostack receive", docs_url=None, redoc_url=None)
+        plain_errors(pages)
         pages.include_router(common_routes(self._process.probes, self._process.registry))
         pages.include_router(self._status_routes())
         return pages
@@ -188,6 +189,7 @@ class Receiver:
 
     def _write_pages(self) -> FastAPI:
         pages = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+        plain_errors(pages)
         pages.include_router(self._status_routes())
         return pages
 

@@ -120,12 +120,16 @@ class FinishedCall:
         is_stream: whether it answers with a stream.
         code: how it ended.
         duration_s: from the complete request to the last message handed to the transport.
+        n_received: messages that came whole.
+        n_sent: messages handed to the transport.
     """
 
     method: str
     is_stream: bool
     code: GrpcCode
     duration_s: float
+    n_received: int = 0
+    n_sent: int = 0
 
 
 class Observer:

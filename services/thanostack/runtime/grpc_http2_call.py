@@ -139,7 +139,7 @@ class Http2Call:
 
     __slots__ = (
         "_body", "_expected", "_held", "_is_compressed", "context", "deadline", "encoding",
-        "has_begun", "is_answering", "is_in_pool", "method", "outflow", "started",
+        "has_begun", "is_answering", "is_in_pool", "method", "n_sent", "outflow", "started",
     )  # fmt: skip
 
     def __init__(self, method: str, context: CallContext, encoding: bytes, started: float) -> None:
@@ -149,6 +149,7 @@ class Http2Call:
         self.outflow = Outflow()
         self._body = bytearray()
         self._expected, self._held = -1, 0
+        self.n_sent = 0
 
     @property
     def size(self) -> int:

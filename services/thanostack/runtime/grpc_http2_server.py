@@ -277,7 +277,10 @@ class Http2ServerProtocol(asyncio.Protocol):
         if handler is not None:
             is_stream = isinstance(handler, ServerStream)
             duration_s = time.monotonic() - call.started
-            self._service.observer.ended(FinishedCall(call.method, is_stream, code, duration_s))
+            finished = FinishedCall(
+                call.method, is_stream, code, duration_s, int(call.is_answering), call.n_sent
+            )
+            self._service.observer.ended(finished)
 
     def _finish(self, stream_id: int, call: Http2Call, answer: Answer) -> None:
         """Send what a handler returned or raised."""
@@ -287,6 +290,7 @@ class Http2ServerProtocol(asyncio.Protocol):
         if self._calls.get(stream_id) is not call:  # nobody waits
             return
         call.context.finish()
+        call.n_sent += body is not None
         self._forget(stream_id, call, GrpcCode.OK if error is None else grpc_code(error))
         if error is not None:
             self._send_failure(stream_id, call, error)
@@ -360,6 +364,7 @@ class Http2ServerProtocol(asyncio.Protocol):
 
     def _push(self, stream_id: int, call: Http2Call, message: bytes) -> None:
         if self._calls.get(stream_id) is call:
+            call.n_sent += 1
             self._send_message(stream_id, call, message)
             self._write()
 

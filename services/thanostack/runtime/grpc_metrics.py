@@ -45,6 +45,18 @@ class GrpcMetrics(Observer):
             [*_LABELS, "grpc_code"],
             registry=registry,
         )
+        self._received = Counter(
+            f"grpc_{side}_msg_received_total",
+            f"Total number of RPC stream messages received on the {side}.",
+            _LABELS,
+            registry=registry,
+        )
+        self._sent = Counter(
+            f"grpc_{side}_msg_sent_total",
+            f"Total number of gRPC stream messages sent by the {side}.",
+            _LABELS,
+            registry=registry,
+        )
         self._seconds = Histogram(
             f"grpc_{side}_handling_seconds",
             f"Histogram of response latency (seconds) of gRPC calls, as the {side} sees them.",
@@ -54,8 +66,8 @@ class GrpcMetrics(Observer):
         )
         for method, handler in (handlers or {}).items():
             labels = _labels(method, is_stream=isinstance(handler, ServerStream))
-            self._started.labels(*labels)
-            self._seconds.labels(*labels)
+            for metric in (self._started, self._received, self._sent, self._seconds):
+                metric.labels(*labels)
             for code in GrpcCode:
                 self._handled.labels(*labels, code_name(code))
 
@@ -64,9 +76,11 @@ class GrpcMetrics(Observer):
         self._started.labels(*_labels(method, is_stream=is_stream)).inc()
 
     def ended(self, call: FinishedCall) -> None:
-        """Count a call that has ended."""
+        """Count a call that has ended, and its messages."""
         labels = _labels(call.method, is_stream=call.is_stream)
         self._handled.labels(*labels, code_name(call.code)).inc()
+        self._received.labels(*labels).inc(call.n_received)
+        self._sent.labels(*labels).inc(call.n_sent)
         self._seconds.labels(*labels).observe(call.duration_s)
 
 

@@ -19,6 +19,7 @@ Excluded: what the methods do (`grpc_api` modules), clients, TLS (`tls_ports`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import shutil
 import socket
@@ -241,7 +242,7 @@ class GrpcServer:
                 self._abort(servicer, name, error, started, is_stream=False)
                 raise  # not reached: abort raises
             context.finish()
-            self._finished(name, GrpcCode.OK, started, is_stream=False)
+            self._finished(name, GrpcCode.OK, started, is_stream=False, n_sent=1)
             return body
 
         return answer
@@ -253,15 +254,20 @@ class GrpcServer:
             context, started = self._context(servicer), time.monotonic()
             self._observer.started(name, is_stream=True)
             code = GrpcCode.CANCELLED  # unless it comes to an end
+            n_sent = 0
             try:
-                yield from handler.handle(request, context)
+                answers = handler.handle(request, context)
+                with contextlib.closing(answers):  # type: ignore[type-var]
+                    for body in answers:
+                        n_sent += 1
+                        yield body
                 code = GrpcCode.OK
             except Exception as error:  # whatever a handler raises is an answer
                 code = grpc_code(error)
                 self._abort(servicer, name, error, None, is_stream=True)
             finally:
                 context.finish()
-                self._finished(name, code, started, is_stream=True)
+                self._finished(name, code, started, is_stream=True, n_sent=n_sent)
 
         return answer
 
@@ -294,8 +300,12 @@ class GrpcServer:
             context.cancel()
         return context
 
-    def _finished(self, name: str, code: GrpcCode, started: float, *, is_stream: bool) -> None:
-        self._observer.ended(FinishedCall(name, is_stream, code, time.monotonic() - started))
+    def _finished(
+        self, name: str, code: GrpcCode, started: float, *, is_stream: bool, n_sent: int = 0
+    ) -> None:
+        # grpcio calls a handler once the request is whole.
+        duration_s = time.monotonic() - started
+        self._observer.ended(FinishedCall(name, is_stream, code, duration_s, 1, n_sent))
 
     def _report(self, name: str, error: BaseException) -> None:
         self._log.error("a gRPC method hit a bug", method=name, err=error, exc_info=error)

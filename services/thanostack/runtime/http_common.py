@@ -1,6 +1,7 @@
 """The routes every container has, and plain answers without a framework.
 
     /metrics   /-/healthy   /-/ready
+    anything else              404 page not found, as Go says it
 
 `Answer` is a whole response; `send` writes it to ASGI in two events. Raw ASGI callables (the write
 path) use it too, as it costs a few microseconds where a framework's response costs tens.
@@ -12,8 +13,10 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CollectorRegistry
+from starlette.exceptions import HTTPException
 
 from thanostack.runtime.metrics import exposition
 from thanostack.runtime.probes import Probes
@@ -26,6 +29,7 @@ ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 TEXT = b"text/plain; charset=utf-8"
 JSON = b"application/json"
+_REFUSALS = {404: "404 page not found"}
 CLIENT_CERTIFICATE = "thanostack.client_certificate"
 """Key of a request's scope: the client's verified certificate, DER, or None; only over TLS."""
 
@@ -59,6 +63,16 @@ async def send_answer(send: Send, answer: Answer) -> None:
         },
     )
     await send({"type": "http.response.body", "body": answer.body})
+
+
+def plain_errors(pages: FastAPI) -> None:
+    """Make an application answer what it has no route for as upstream does: in plain text."""
+
+    @pages.exception_handler(HTTPException)
+    async def refuse(_: Request, error: HTTPException) -> Response:
+        text = _REFUSALS.get(error.status_code, error.detail)
+        headers = {**(error.headers or {}), "X-Content-Type-Options": "nosniff"}
+        return PlainTextResponse(f"{text}\n", error.status_code, headers)
 
 
 def common_routes(probes: Probes, registry: CollectorRegistry) -> APIRouter:

@@ -155,10 +155,10 @@ class HTTPMetrics:
 
     def in_flight(self, handler: str, method: str, tenant: str) -> Gauge:
         """Return the gauge of requests of one kind that are being answered now."""
-        return self._inflight.labels(handler, method, self._label_of(tenant))
+        return self._inflight.labels(handler, method, self.label_of(tenant))
 
     def _bind(self, handler: str, method: str, tenant: str, code: int) -> RequestMetrics:
-        values = (str(code), handler, method, self._label_of(tenant))
+        values = (str(code), handler, method, self.label_of(tenant))
         return RequestMetrics(
             self._count.labels(*values),
             self._duration.labels(*values),
@@ -166,7 +166,8 @@ class HTTPMetrics:
             self._sent.labels(*values),
         )
 
-    def _label_of(self, tenant: str) -> str:
+    def label_of(self, tenant: str) -> str:
+        """Return what labels show of a tenant's name."""
         # Bound: tenant names come from clients.
         if tenant not in self._tenants and len(self._tenants) >= TENANTS_LABELLED_MAX:
             return OTHER_TENANTS

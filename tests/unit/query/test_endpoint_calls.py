@@ -8,6 +8,7 @@ import threading
 import grpc
 import grpc.aio
 import pytest
+from prometheus_client import CollectorRegistry
 
 from thanostack.lib.foundation.clock import ManualClock
 from thanostack.lib.foundation.errors import (
@@ -38,6 +39,7 @@ from thanostack.runtime.grpc_call import CallContext
 from thanostack.runtime.grpc_metrics import GrpcMetrics
 from thanostack.runtime.logs import configure
 from thanostack.runtime.metrics import new_registry
+from thanostack.runtime.store_server_metrics import StoreServerMetrics
 from thanostack.testing.memory_store import MemoryStore
 
 pytestmark = pytest.mark.enable_socket
@@ -345,6 +347,10 @@ async def test_calls_to_endpoints_are_counted(world):
         assert found.registry.get_sample_value("grpc_client_handled_total", labels) == 1
     info = {"grpc_type": "unary", "grpc_service": "thanos.info.Info", "grpc_method": "Info"}
     assert found.registry.get_sample_value("grpc_client_handling_seconds_count", info) == 2
+    for labels in (series, info):
+        sent = found.registry.get_sample_value("grpc_client_msg_sent_total", labels)
+        received = found.registry.get_sample_value("grpc_client_msg_received_total", labels)
+        assert (sent, received) == (2, 1), "one endpoint does not answer"
 
 
 async def test_queryable_fetches_equal_selectors_once(world):
@@ -397,6 +403,7 @@ def servicer(found, **options):
         options=ServiceOptions(stack_id="me"),
         limits=options.pop("limits", SelectLimits()),
         selector_labels=options.pop("selector", ()),
+        metrics=StoreServerMetrics(options.pop("registry", None) or CollectorRegistry()),
     )
 
 
@@ -404,7 +411,7 @@ async def test_queriers_stack(world):
     """The querier is an endpoint itself: merged series, warnings first, its own id in the path."""
     peer = Peer(store_server("a", "x"))
     found = await world(peer)
-    asked = servicer(found)
+    asked = servicer(found, registry=found.registry)
     from thanostack.lib.storeapi.codec import decode_frames
     from thanostack.lib.storeapi.requests import encode_label_request, encode_series_request
 
@@ -412,6 +419,10 @@ async def test_queriers_stack(world):
     body = encode_series_request(request())
     frames = await asyncio.to_thread(lambda: list(asked.series(body, context)))
     assert runs(decode_frames(frames).batch) == [{"__name__": "up", "job": "x", "replica": "a"}]
+    for what, total in (("series", 1), ("chunks", 1)):
+        name = f"thanos_store_server_{what}_requested_sum"
+        assert found.registry.get_sample_value(name) == total
+    assert found.registry.get_sample_value("thanos_store_server_pending_series_requests") == 0
     assert peer.metadata[0]["thanostack-path"] == "other,me"
     assert peer.metadata[0]["thanos-tenant"] == "t"
     names = encode_label_request(LabelRequest("", (), 0, 9000))

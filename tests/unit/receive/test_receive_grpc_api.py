@@ -19,14 +19,17 @@ from thanostack.lib.foundation.errors import (
     SampleRejected,
     StorageUnwritable,
 )
+from thanostack.lib.model.matchers import Matcher, MatchType
 from thanostack.lib.pb import store_pb2
-from thanostack.lib.storeapi.server import StoreServer
+from thanostack.lib.storeapi.requests import SeriesRequest, encode_series_request
+from thanostack.lib.storeapi.server import LabeledStore, StoreServer, external_run
 from thanostack.receive.grpc_api import ReceiveServicer, of_router, of_storage
 from thanostack.receive.metrics import ReceiveMetrics
 from thanostack.receive.service import WriteService
 from thanostack.runtime.error_mapping import GrpcCode, grpc_code
 from thanostack.runtime.grpc_call import CallContext, ServerStream, Unary
 from thanostack.runtime.probes import Probes
+from thanostack.testing.memory_store import MemoryStore
 from thanostack.testing.ring_nodes import Cluster
 from thanostack.testing.write_storage import RememberingStorage, RememberingTSDB
 
@@ -37,13 +40,14 @@ class Ingestor:
     """The servicer over a storage that remembers."""
 
     def __init__(self):
-        registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry()
         self.probes = Probes("receive", registry, structlog.get_logger())
         self.probes.set_ready()
         self.storage = RememberingStorage()
+        self.stores = []
         self.handlers = ReceiveServicer(
             of_storage(WriteService(self.storage, ThreadPoolExecutor(1)), "default-tenant"),
-            StoreServer(list),
+            StoreServer(lambda: self.stores),
             metrics=ReceiveMetrics(registry, inflight_bytes_max=1),
             probes=self.probes,
         ).handlers()
@@ -221,3 +225,21 @@ def test_the_store_api_is_served(ingestor):
     }
     info = ingestor.handlers["/thanos.info.Info/Info"].handle(b"", CallContext({}, "test"))
     assert b"receive" in info
+
+
+def test_series_calls_are_counted(ingestor):
+    """As upstream's instrumented StoreServer does: what was asked for, and who still waits."""
+    rows = [({"__name__": "up", "job": job}, [(1000, 1.0)]) for job in "xy"]
+    ingestor.stores.append(LabeledStore(external_run({"team": "a"}), MemoryStore(rows)))
+    pending = "thanos_store_server_pending_series_requests"
+    request = SeriesRequest((Matcher(MatchType.EQ, "__name__", "up"),), 0, 9000)
+    series = ingestor.handlers["/thanos.Store/Series"].handle
+    frames = series(encode_series_request(request), CallContext({}, "test"))
+    next(frames)
+    assert ingestor.registry.get_sample_value(pending) == 1
+    assert len(list(frames)) == 1
+    assert ingestor.registry.get_sample_value(pending) == 0
+    for what in ("series", "chunks"):
+        name = f"thanos_store_server_{what}_requested"
+        assert ingestor.registry.get_sample_value(f"{name}_sum") == 2
+        assert ingestor.registry.get_sample_value(f"{name}_count") == 1

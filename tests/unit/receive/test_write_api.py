@@ -254,6 +254,19 @@ async def test_a_version_2_body_under_other_headers_is_never_lost_silently(
     assert ingestor.storage.opened == {}
 
 
+@pytest.mark.parametrize("body", [write_request((UP, [(1, 1.0)])), b"\x1a\x02\x08\x01"])
+async def test_a_version_1_body_under_version_2_headers_is_never_lost_silently(ingestor, body):
+    """Upstream answers 200, with headers that count nothing; senders would drop the samples."""
+    reply = await ingestor.write(body, V2)
+    assert reply.status == 400
+    assert "the body is a remote write 1.0 message" in reply.text
+    assert ingestor.storage.opened == {}
+    v1 = V2 | {"Content-Type": "application/x-protobuf;proto=prometheus.WriteRequest"}
+    assert (await ingestor.write(body, v1)).status == 200
+    other = await ingestor.write(write_request_v2((UP, [(1, 1.0)])), v1)
+    assert (other.status, "2.0 message" in other.text) == (400, True)
+
+
 @pytest.mark.parametrize("body", [b"", b"\x1a\x02\x08\x01"])
 async def test_empty_and_metadata_only_requests_are_success(ingestor, body):
     """Nothing to store is 200, and makes no tenant."""

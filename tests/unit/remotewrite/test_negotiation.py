@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from thanostack.lib.foundation.errors import InvalidInput
-from thanostack.lib.remotewrite.negotiation import UnsupportedMedia, check_shape, negotiate
+from thanostack.lib.remotewrite.negotiation import UnsupportedMedia, negotiate
 
 V2_TYPE = b"application/x-protobuf;proto=io.prometheus.write.v2.Request"
 V1_TYPE = b"application/x-protobuf;proto=prometheus.WriteRequest"
@@ -49,13 +49,3 @@ def test_headers_decide(given, expected):
         with pytest.raises(expected) as caught:
             negotiate(given)
         assert type(caught.value) is expected
-
-
-def test_a_version_2_body_announced_as_1_is_refused():
-    """Its first field is unknown to 1.0, which would store nothing and say 200."""
-    for first in (0x22, 0x2A):
-        with pytest.raises(InvalidInput, match=r"remote write 2\.0 message"):
-            check_shape(first, 1)
-        check_shape(first, 2)
-    check_shape(0x0A, 1)
-    check_shape(0x1A, 1)

@@ -200,6 +200,7 @@ async def test_errors(
     assert len(logs) == isinstance(error, ZeroDivisionError)
     assert service.begun == [(FAIL, False)]
     assert [(FAIL, GrpcCode[code])] == [(call.method, call.code) for call in service.finished]
+    assert [(1, 0)] == [(call.n_received, call.n_sent) for call in service.finished]
 
 
 async def test_unknown_methods(server: GrpcServer) -> None:

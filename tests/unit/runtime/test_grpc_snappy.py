@@ -246,6 +246,8 @@ async def test_streams(server: GrpcServer, service: Service) -> None:
         service.error = errors.NotReady("half-way")
         answer = await client.call(SERIES, b"3")
         assert (len(answer.messages), answer.status, answer.text) == (3, 14, "half-way")
+    counts = [(call.n_received, call.n_sent) for call in service.finished]
+    assert counts == [(1, 500), (1, 0), (1, 3)]
 
 
 async def test_slow_readers_hold_a_stream_back(server: GrpcServer, service: Service) -> None:

@@ -6,7 +6,7 @@ import pytest
 import structlog
 from fastapi import FastAPI
 
-from thanostack.runtime.http_common import common_routes
+from thanostack.runtime.http_common import common_routes, plain_errors
 from thanostack.runtime.metrics import new_registry
 from thanostack.runtime.probes import Probes
 from thanostack.testing.asgi import call
@@ -25,6 +25,7 @@ def probes(registry):
 @pytest.fixture
 def pages(probes, registry):
     pages = FastAPI()
+    plain_errors(pages)
     pages.include_router(common_routes(probes, registry))
     return pages
 
@@ -64,3 +65,17 @@ async def test_metrics_are_exposed_in_the_form_asked_for(pages):
     open_metrics = await get(pages, "/metrics", accept="application/openmetrics-text")
     assert open_metrics.headers[b"content-type"].startswith(b"application/openmetrics-text")
     assert open_metrics.text.endswith("# EOF\n")
+
+
+async def test_unknown_paths_and_methods_are_refused_in_plain_text(pages):
+    """As Go's router says it, and not in a framework's JSON."""
+    for method, path, status, text in (
+        ("GET", "/nope", 404, "404 page not found\n"),
+        ("POST", "/-/nope", 404, "404 page not found\n"),
+        ("DELETE", "/metrics", 405, "Method Not Allowed\n"),
+    ):
+        reply = await call(pages, path, method=method)
+        assert (reply.status, reply.text) == (status, text)
+        assert reply.headers[b"content-type"] == b"text/plain; charset=utf-8"
+        assert reply.headers[b"x-content-type-options"] == b"nosniff"
+    assert reply.headers[b"allow"] == b"GET"

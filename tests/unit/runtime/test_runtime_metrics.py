@@ -85,12 +85,15 @@ def test_grpc_calls_are_counted_as_upstream_names_them():
     grpc_metrics = GrpcMetrics(registry)
     grpc_metrics.started("/thanos.Store/Series", is_stream=True)
     grpc_metrics.started("/thanos.Store/Series", is_stream=True)
-    grpc_metrics.ended(FinishedCall("/thanos.Store/Series", True, GrpcCode.RESOURCE_EXHAUSTED, 0.2))
+    code = GrpcCode.RESOURCE_EXHAUSTED
+    grpc_metrics.ended(FinishedCall("/thanos.Store/Series", True, code, 0.2, 1, 5))
     labels = {"grpc_type": "server_stream", "grpc_service": "thanos.Store", "grpc_method": "Series"}
     handled = {**labels, "grpc_code": "ResourceExhausted"}
     assert registry.get_sample_value("grpc_server_started_total", labels) == 2
     assert registry.get_sample_value("grpc_server_handled_total", handled) == 1
     assert registry.get_sample_value("grpc_server_handling_seconds_count", labels) == 1
+    assert registry.get_sample_value("grpc_server_msg_received_total", labels) == 1
+    assert registry.get_sample_value("grpc_server_msg_sent_total", labels) == 5
 
 
 def test_grpc_methods_are_there_before_their_first_call():
@@ -104,6 +107,8 @@ def test_grpc_methods_are_there_before_their_first_call():
     info = {"grpc_type": "unary", "grpc_service": "thanos.info.Info", "grpc_method": "Info"}
     assert registry.get_sample_value("grpc_server_started_total", info) == 0
     assert registry.get_sample_value("grpc_server_handling_seconds_count", info) == 0
+    assert registry.get_sample_value("grpc_server_msg_received_total", info) == 0
+    assert registry.get_sample_value("grpc_server_msg_sent_total", info) == 0
     for code in ("OK", "Unavailable", "Internal"):
         labels = {**info, "grpc_code": code}
         assert registry.get_sample_value("grpc_server_handled_total", labels) == 0

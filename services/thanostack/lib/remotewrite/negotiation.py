@@ -9,7 +9,8 @@
 | any other or none | names the 2.0 message | refused |
 
 Upstream takes the last case for 1.0, under which a 2.0 body has no known field: it answers 200 and
-stores nothing. We refuse it, and we refuse a body of that shape whose headers say nothing.
+stores nothing. We refuse it, and we refuse any body that has the other version's shape
+(`body_shape`), which upstream also takes for an empty one, either way round.
 
 Source: Thanos `pkg/receive/handler.go`; Prometheus remote-write specification 2.0.
 """
@@ -26,8 +27,6 @@ Version = Literal[1, 2]
 V2_MESSAGE: Final = b"io.prometheus.write.v2.request"
 V1_MESSAGE: Final = b"prometheus.writerequest"
 _PROTOBUF: Final = b"application/x-protobuf"
-_V2_FIRST_BYTES: Final = frozenset({0x22, 0x2A})
-"""Tags of 2.0's symbols and series; 1.0 knows neither field."""
 
 
 class UnsupportedMedia(InvalidInput):
@@ -77,17 +76,3 @@ def _version_of(content_type: bytes) -> Version:
         f"content type {shown!r} is not supported; send application/x-protobuf with "
         "proto=io.prometheus.write.v2.Request or proto=prometheus.WriteRequest"
     )
-
-
-def check_shape(first_byte: int, version: Version) -> None:
-    """Refuse a body that was announced as 1.0 and begins as only 2.0 does.
-
-    Raises:
-        InvalidInput: if so; as 1.0 nothing of it would be stored.
-    """
-    if version == 1 and first_byte in _V2_FIRST_BYTES:
-        raise InvalidInput(
-            "the body is a remote write 2.0 message; send the headers "
-            "X-Prometheus-Remote-Write-Version: 2.0.0 and Content-Type: "
-            "application/x-protobuf;proto=io.prometheus.write.v2.Request"
-        )

@@ -114,15 +114,24 @@ class StoreServer:
         self._stores, self._component, self._limits = stores, component, limits
         self._open_ended, self._apis = open_ended, apis
 
-    def series(self, request: bytes) -> Iterator[bytes]:
+    def series(
+        self, request: bytes, sent: Callable[[int, int], None] | None = None
+    ) -> Iterator[bytes]:
         """Yield the frames that answer a `/thanos.Store/Series` call.
+
+        Args:
+            request: the message.
+            sent: told the numbers of series and chunks once all frames are taken.
 
         Raises:
             InvalidInput: for a malformed request, or one without matchers of its own.
             LimitExceeded: for more series or samples than one call may return.
         """
         parsed = parse_series_request(request)
-        yield from encode_frames(self.select(parsed), parsed.batch_size)
+        batch = self.select(parsed)
+        yield from encode_frames(batch, parsed.batch_size)
+        if sent is not None:
+            sent(len(batch), len(batch.chunks))
 
     def select(self, request: SeriesRequest) -> SeriesBatch:
         """Return the series that a request asks for, merged over all stores.
