@@ -50,7 +50,7 @@ class Receiver:
         probes = Probes("receive", self.registry, log)
         probes.set_ready()
         self.storage = RememberingStorage()
-        metrics = ReceiveMetrics(self.registry, replication_factor=1, inflight_bytes_max=1 << 20)
+        metrics = ReceiveMetrics(self.registry, inflight_bytes_max=1 << 20)
         self.gate = WriteGate(self.registry, **gate)
         relabeling = Relabeling(parse_relabel_configs(rules), self.registry, bytes_max=1 << 20)
         self.admission = Admission(self.gate, relabeling, metrics=metrics.limits, log=log)
@@ -131,6 +131,19 @@ async def test_relabeling_over_the_port(pool):
         200,
         b"3",
     )
+
+
+async def test_what_is_dropped_counts_once(pool):
+    """Also of a write that was tried at once in vain: its tenant has no storage yet."""
+    receiver = Receiver(pool, rules="- {source_labels: [i], regex: '[1-9]', action: drop}")
+    body = write_request(*series(3))
+    block = bytes(cramjam.snappy.compress_raw(body))
+    dropped = "thanostack_receive_relabel_dropped_series_total"
+    assert receiver.api.answer_now([], block) is None
+    assert (await receiver.write(body)).status == 200
+    assert receiver.registry.get_sample_value(dropped) == 2
+    assert receiver.api.answer_now([], block).status == 200
+    assert receiver.registry.get_sample_value(dropped) == 4
 
 
 @pytest.mark.parametrize("version", [1, 2])
