@@ -266,6 +266,7 @@ class WriteAPI:
         if admitted is not None:
             outcome = self._target.write_now(request.tenant, admitted.body, request.version)
             if outcome is not None:
+                self._admission.used(admitted)
                 outcome.dropped = (admitted.dropped_samples, admitted.dropped_histograms)
         self._buffers.give_back(buffer)
         return outcome
