@@ -78,6 +78,7 @@ _SUCCESS: Final = Answer(200)
 _METHOD_NOT_ALLOWED: Final = Answer(
     405, b"Method Not Allowed\n", headers=((b"allow", b"OPTIONS, POST"),)
 )
+_REPLICA_DIGITS_MAX: Final = 19
 _NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")
 
 
@@ -298,7 +299,8 @@ class WriteAPI:
         value = headers.get(self._replica_header)
         if not value:
             return 0
-        if not value.isdigit():
+        # Upstream: an unsigned number of 64 bits.
+        if not value.isdigit() or len(value) > _REPLICA_DIGITS_MAX:
             raise InvalidInput("could not parse replica header")
         return int(value)
 

@@ -148,7 +148,7 @@ def with_target(pool, target):
 
 
 @pytest.mark.parametrize(
-    ("value", "replica"), [("", 0), ("0", 0), ("3", 3), ("9" * 30, 10**30 - 1)]
+    ("value", "replica"), [("", 0), ("0", 0), ("3", 3), ("9" * 19, 10**19 - 1)]
 )
 async def test_the_replica_is_handed_on(pool, value, replica):
     """As a number, whatever a target makes of it."""
@@ -261,7 +261,7 @@ async def test_empty_and_metadata_only_requests_are_success(ingestor, body):
     assert ingestor.storage.opened == {}
 
 
-@pytest.mark.parametrize("value", ["x", "-1", "1.5", "²"])
+@pytest.mark.parametrize("value", ["x", "-1", "1.5", "²", "9" * 20, "9" * 5000])
 async def test_a_replica_header_must_be_a_number(ingestor, value):
     """An ingestor ignores the number, but not what is none."""
     body = write_request((UP, [(1, 1.0)]))
