@@ -174,6 +174,7 @@ class Receiver:
             SettingsInvalid: if a file of its TLS or its web configuration is bad.
         """
         settings, application = self._settings, self.write_api()
+        split_label = settings.receive_split_tenant_label_name
         return web_port(
             application,
             bound,
@@ -182,8 +183,8 @@ class Receiver:
             grace_s=settings.http_grace_period / 1000,
             config=("remote-write.http-config", settings.remote_write_http_config),
             tls=settings.write_tls,
-            # A router has to wait for others in any case.
-            direct=application if self._routing is None else None,
+            # A router has to wait for others in any case, a splitter for several tenants.
+            direct=None if self._routing is not None or split_label else application,
         )
 
     def _write_pages(self) -> FastAPI:
