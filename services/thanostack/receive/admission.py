@@ -54,11 +54,13 @@ class Admitted:
         body: of the version that it came in.
         dropped_samples, dropped_histograms: what relabeling took out of a 2.0 request, which says
             how much was written: what is dropped on purpose counts as written.
+        dropped_series: how many relabeling took out.
     """
 
     body: Uint8Array
     dropped_samples: int = 0
     dropped_histograms: int = 0
+    dropped_series: int = 0
 
 
 class Admission:
@@ -126,12 +128,19 @@ class Admission:
             raise LimitExceeded(name, limit, actual, text=_TEXTS[kind])
 
     def admit_now(self, tenant: Tenant, body: Uint8Array, version: Version) -> Admitted | None:
-        """Return what is left of a decoded request, None if that would take long; as `admit`."""
+        """Return what is left of a decoded request, None if that would take long; as `admit`.
+
+        It may be that nothing comes of it; if something does, `used` is told.
+        """
         series = self._count(tenant, body, version)
         if series is None:
             return Admitted(body)
         result = self._relabeling.relabel_now(body, series, version)
         return None if result is None else _admitted(body, result, version)
+
+    def used(self, admitted: Admitted) -> None:
+        """Count what was dropped of a request that `admit_now` returned."""
+        self._relabeling.count_dropped(admitted.dropped_series)
 
     async def admit(self, tenant: Tenant, body: Uint8Array, version: Version) -> Admitted:
         """Return what is left of a decoded request.
@@ -171,10 +180,13 @@ class Admission:
 
 def _admitted(body: Uint8Array, result: Relabeled, version: Version) -> Admitted:
     if version == 1 or not result.dropped:
-        return Admitted(result.body)
+        return Admitted(result.body, dropped_series=result.dropped)
     before, after = count_all(body, version), count_all(result.body, version)
     return Admitted(
-        result.body, before.samples - after.samples, before.histograms - after.histograms
+        result.body,
+        before.samples - after.samples,
+        before.histograms - after.histograms,
+        result.dropped,
     )
 
 

@@ -79,6 +79,7 @@ _SUCCESS: Final = Answer(200)
 _METHOD_NOT_ALLOWED: Final = Answer(
     405, b"Method Not Allowed\n", headers=((b"allow", b"OPTIONS, POST"),)
 )
+_REPLICA_DIGITS_MAX: Final = 19
 _NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")
 
 
@@ -161,7 +162,7 @@ class WriteAPI:
         else:
             self._pending += 1
             try:
-                request = _Request(dict(scope["headers"]), scope.get(CLIENT_CERTIFICATE))
+                request = _Request(scope["headers"], scope.get(CLIENT_CERTIFICATE))
                 await self._write(request, receive, send)
             finally:
                 self._pending -= 1
@@ -187,7 +188,7 @@ class WriteAPI:
     def answer_now(self, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> Answer | None:
         """Return the answer to a write whose body is there, or None if it cannot be had at once."""
         started = time.perf_counter()
-        request = _Request(dict(headers))
+        request = _Request(headers)
         held, turn = HeldBytes(self._inflight), self._admission.turn()
         try:
             outcome = self._take_now(request, body, held, turn)
@@ -267,6 +268,7 @@ class WriteAPI:
         if admitted is not None:
             outcome = self._target.write_now(request.tenant, admitted.body, request.version)
             if outcome is not None:
+                self._admission.used(admitted)
                 outcome.dropped = (admitted.dropped_samples, admitted.dropped_histograms)
         self._buffers.give_back(buffer)
         return outcome
@@ -298,7 +300,8 @@ class WriteAPI:
         value = headers.get(self._replica_header)
         if not value:
             return 0
-        if not value.isdigit():
+        # Upstream: an unsigned number of 64 bits.
+        if not value.isdigit() or len(value) > _REPLICA_DIGITS_MAX:
             raise InvalidInput("could not parse replica header")
         return int(value)
 
@@ -316,8 +319,11 @@ class _Request:
         "version",
     )
 
-    def __init__(self, headers: Mapping[bytes, bytes], certificate: bytes | None = None) -> None:
-        self.headers, self.certificate = headers, certificate
+    def __init__(
+        self, headers: Sequence[tuple[bytes, bytes]], certificate: bytes | None = None
+    ) -> None:
+        # The first of a name counts.
+        self.headers, self.certificate = dict(reversed(headers)), certificate
         self.in_flight: Gauge | None = None
         self.received_bytes = self.replica = 0
         self.tenant = Tenant("")

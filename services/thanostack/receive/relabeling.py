@@ -71,7 +71,10 @@ class Relabeling:
             self._relabeler.load_kernels()
 
     def relabel_now(self, body: Uint8Array, series: int, version: int) -> Relabeled | None:
-        """Return a request relabeled, None if that would hold the loop for long; as `relabel`."""
+        """Return a request relabeled, None if that would hold the loop for long; as `relabel`.
+
+        What is dropped is not counted: whoever uses the result tells `count_dropped`.
+        """
         if self._relabeler is None:
             return Relabeled(body, series, 0)
         if len(body) > INLINE_BYTES_MAX:
@@ -79,7 +82,8 @@ class Relabeling:
         request = self._relabeler.begin(body, series, version)
         if request.misses > _INLINE_MISSES_MAX:
             return None
-        return self._counted(request.misses, self._relabeler.finish(request))
+        self._misses.inc(request.misses)
+        return self._relabeler.finish(request)
 
     async def relabel(self, body: Uint8Array, series: int, version: int) -> Relabeled:
         """Return a request relabeled.
@@ -94,16 +98,15 @@ class Relabeling:
             LimitExceeded: for more series or label bytes than one request may carry.
         """
         result = self.relabel_now(body, series, version)
-        if result is not None:
-            return result
-        assert self._relabeler is not None
-        request = await asyncio.to_thread(self._relabeler.begin, body, series, version)
-        return self._counted(
-            request.misses, await asyncio.to_thread(self._relabeler.finish, request)
-        )
-
-    def _counted(self, misses: int, result: Relabeled) -> Relabeled:
-        self._misses.inc(misses)
-        if result.dropped:
-            self._dropped.inc(result.dropped)
+        if result is None:
+            assert self._relabeler is not None
+            request = await asyncio.to_thread(self._relabeler.begin, body, series, version)
+            self._misses.inc(request.misses)
+            result = await asyncio.to_thread(self._relabeler.finish, request)
+        self.count_dropped(result.dropped)
         return result
+
+    def count_dropped(self, series: int) -> None:
+        """Count series that were dropped."""
+        if series:
+            self._dropped.inc(series)

@@ -168,6 +168,9 @@ class Router:
         self, parts: Sequence[Part], replica: int = 0, *, version: Version = 1
     ) -> Outcome:
         """Route the series of several tenants as one request; otherwise as `write`."""
+        if not self._options.local_endpoint:
+            # Upstream: where routers store nothing a replica's number says nothing either.
+            replica = 0
         plan = _Plan(self._rings(), self._columns(replica), self._peers.joining())
         if sum(len(part.body) for part in parts) <= INLINE_BYTES_MAX:
             batches = self._prepare(parts, version, plan)
@@ -193,8 +196,7 @@ class Router:
             await asyncio.wait(list(self._tasks))
 
     def _columns(self, replica: int) -> range:
-        if not replica or not self._options.local_endpoint:
-            # Upstream: where routers store nothing a replica's number says nothing either.
+        if not replica:
             return range(self._options.replication_factor)
         if replica > self._options.replication_factor:
             raise InvalidInput("request replica exceeds receiver replication factor")

@@ -8,7 +8,7 @@ RouterIngestor   yes      yes         a hashring and --receive.local-endpoint
 ports ──bound first: a busy one is an error before anything slow
 HTTP  ──serves at once: metrics and probes show the replay
 writes ─serves at once: 503 until ready
-storage replayed in a thread, hashrings loaded
+storage replayed in a thread, hashrings and kernels loaded
 gRPC  ──serves when storage is open
 ready ──when hashrings are there as well
 """
@@ -65,7 +65,6 @@ async def start(settings: ReceiveSettings, process: Process) -> None:
         process.supervisor.drain(name, server.stop)
     await receiver.open()
     await receiver.serve_grpc(grpc_socket)
-    await asyncio.to_thread(kernel_pool.load, "receive", receiver.kernels)
     process.log.info(
         "serving",
         http=pages.port,
@@ -133,12 +132,6 @@ class Receiver:
         assert self.ingestor is not None
         return self.ingestor.service
 
-    @property
-    def kernels(self) -> tuple[str, ...]:
-        """Return the kernels that the first write needs."""
-        stored = WRITE_PATH if self.ingestor else ()
-        return stored + (ROUTE_PATH if self._routing else ())
-
     def pages(self) -> FastAPI:
         """Return the application of the HTTP port."""
         pages = FastAPI(title="thanostack receive", docs_url=None, redoc_url=None)
@@ -175,6 +168,7 @@ class Receiver:
             SettingsInvalid: if a file of its TLS or its web configuration is bad.
         """
         settings, application = self._settings, self.write_api()
+        split_label = settings.receive_split_tenant_label_name
         return web_port(
             application,
             bound,
@@ -183,8 +177,8 @@ class Receiver:
             grace_s=settings.http_grace_period / 1000,
             config=("remote-write.http-config", settings.remote_write_http_config),
             tls=settings.write_tls,
-            # A router has to wait for others in any case.
-            direct=application if self._routing is None else None,
+            # A router has to wait for others in any case, a splitter for several tenants.
+            direct=None if self._routing is not None or split_label else application,
         )
 
     def _write_pages(self) -> FastAPI:
@@ -202,6 +196,11 @@ class Receiver:
             default=Tenant(settings.receive_default_tenant_id),
         )
 
+    def _kernels(self) -> tuple[str, ...]:
+        """Return the kernels that the first write needs."""
+        stored = WRITE_PATH if self.ingestor else ()
+        return stored + (ROUTE_PATH if self._routing else ())
+
     def _limit_storage(self, limits: Limits) -> None:
         if self.ingestor is not None:
             storage = self.ingestor.storage
@@ -209,7 +208,7 @@ class Receiver:
             storage.reconfigure(lambda tenant: limits.of(tenant).tsdb_options(options))
 
     async def open(self) -> None:
-        """Open the storage and load the hashrings, as far as the role has them.
+        """Open the storage, load the hashrings, as far as the role has them, and the kernels.
 
         Raises:
             SettingsInvalid: if hashrings given as text cannot be used.
@@ -222,6 +221,7 @@ class Receiver:
             # Behind the storage, so that it is released before: forwards may still write here.
             self._process.supervisor.release("peers", self._routing.close)
         await self._limits.start()
+        await asyncio.to_thread(kernel_pool.load, "receive", self._kernels())
 
     def opened(self) -> None:
         """Become ready, at once or when hashrings are loaded."""

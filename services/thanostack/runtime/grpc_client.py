@@ -21,7 +21,6 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, cast
 
-from thanostack.lib.foundation.errors import ThanostackError
 from thanostack.runtime import http2_frames as h2
 from thanostack.runtime.error_mapping import GrpcCode
 from thanostack.runtime.http2_client import CallEnd, Http2Client, OnEnd
@@ -250,8 +249,8 @@ class UnaryChannel:
                 await self._dial(lambda: connection, self.address)
         except TimeoutError:
             failure = f"not connected within {CONNECT_TIMEOUT_S:g} s"
-        except (OSError, ThanostackError) as error:
-            failure = str(error)
+        except Exception as error:  # calls wait for an end, whatever went wrong
+            failure = str(error) or type(error).__name__
         finally:
             self._dialling = None
             waiting, self._waiting = self._waiting, []

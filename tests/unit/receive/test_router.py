@@ -314,6 +314,15 @@ async def test_a_request_that_is_a_replica_goes_to_that_replicas_node_only():
     assert cluster.value("thanos_receive_replications_total", result="success") == 0
 
 
+async def test_without_storage_a_replicas_number_lowers_no_quorum():
+    """A router behind a router makes all replicas itself, and vouches for all of them."""
+    cluster = Cluster(NODES[:3], replication_factor=3)
+    for node in list(cluster.nodes.values())[1:]:
+        node.says = DOWN
+    assert isinstance((await write(cluster, replica=1)).error(), QuorumNotReached)
+    assert cluster.value("thanos_receive_replications_total", result="success") == 3
+
+
 async def test_a_replica_that_cannot_be_is_the_senders_fault():
     """Above the replication factor; a router without storage does not look at it, as upstream."""
     with pytest.raises(InvalidInput, match="replica exceeds"):

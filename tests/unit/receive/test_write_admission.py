@@ -133,6 +133,19 @@ async def test_relabeling_over_the_port(pool):
     )
 
 
+async def test_what_is_dropped_counts_once(pool):
+    """Also of a write that was tried at once in vain: its tenant has no storage yet."""
+    receiver = Receiver(pool, rules="- {source_labels: [i], regex: '[1-9]', action: drop}")
+    body = write_request(*series(3))
+    block = bytes(cramjam.snappy.compress_raw(body))
+    dropped = "thanostack_receive_relabel_dropped_series_total"
+    assert receiver.api.answer_now([], block) is None
+    assert (await receiver.write(body)).status == 200
+    assert receiver.registry.get_sample_value(dropped) == 2
+    assert receiver.api.answer_now([], block).status == 200
+    assert receiver.registry.get_sample_value(dropped) == 4
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_partly_above_the_limit_of_series(version):
     """429 with the counts: it goes before other refusals, which are named too."""

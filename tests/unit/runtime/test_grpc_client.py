@@ -120,6 +120,15 @@ async def test_a_peer_that_is_not_there_is_unavailable() -> None:
         await channel.close()
 
 
+@pytest.mark.parametrize("address", ["a..b:10901", f"{'a' * 64}:10901", "no-port"])
+async def test_an_address_that_cannot_be_dialled_is_unavailable(address: str) -> None:
+    """At once too: a name that no resolver takes raises what is no OSError."""
+    channel = UnaryChannel(address, METHOD, timeout_s=5.0)
+    end = await asyncio.wait_for(ask(channel, b"x"), 2)
+    assert (end.code, end.text[:15]) == (GrpcCode.UNAVAILABLE, "cannot connect:")
+    await channel.close()
+
+
 async def test_a_call_goes_on_elsewhere_when_the_server_leaves() -> None:
     """A server that restarts between two calls, or ends connections by age, costs no call."""
     service = Service()

@@ -1,0 +1,53 @@
+"""Which parts of a receiver its flags put together."""
+
+from __future__ import annotations
+
+import pytest
+import structlog
+
+from thanostack.receive import wiring
+from thanostack.receive.settings import ReceiveSettings
+from thanostack.runtime.command_line import split
+from thanostack.runtime.kernel_cache import ROUTE_PATH, WRITE_PATH
+from thanostack.runtime.process import new_process
+from thanostack.runtime.settings import load
+
+
+@pytest.mark.parametrize(
+    ("argument", "is_direct"),
+    [
+        ("--tsdb.wal-compression", True),
+        ("--receive.split-tenant-label-name=team", False),
+        ('--receive.hashrings=[{"endpoints": ["a:1"]}]', False),
+    ],
+)
+async def test_writes_are_answered_as_they_are_read_where_that_can_be(
+    monkeypatch, tmp_path, argument, is_direct
+):
+    """Where it never can, a write would be decoded and relabeled twice."""
+    arguments = ['--label=replica="0"', f"--tsdb.path={tmp_path}", argument]
+    settings = load(ReceiveSettings, split(arguments, ReceiveSettings).flags, {})
+    asked = []
+    monkeypatch.setattr(wiring, "web_port", lambda *_, direct, **__: asked.append(direct))
+    receiver = wiring.Receiver(settings, new_process("receive", structlog.get_logger()))
+    receiver.write_port(None)
+    assert [direct is not None for direct in asked] == [is_direct]
+
+
+async def test_what_the_first_write_needs_is_loaded_when_it_is_open(monkeypatch, tmp_path):
+    """Whoever opens it, `receive` or `standalone`: else that write would hold the event loop."""
+    arguments = [
+        '--label=replica="0"', f"--tsdb.path={tmp_path}", "--receive.local-endpoint=a:1",
+        '--receive.hashrings=[{"endpoints": ["a:1"]}]',
+    ]  # fmt: skip
+    settings = load(ReceiveSettings, split(arguments, ReceiveSettings).flags, {})
+    process, loaded = new_process("receive", structlog.get_logger()), []
+    monkeypatch.setattr(wiring.kernel_pool, "load", lambda _, names: loaded.extend(names))
+    receiver = wiring.Receiver(settings, process)
+
+    async def build():
+        await receiver.open()
+        process.supervisor.stop("it was opened")
+
+    assert await process.supervisor.run(build) == 0
+    assert set(loaded) == {*WRITE_PATH, *ROUTE_PATH}
