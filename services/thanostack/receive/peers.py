@@ -283,8 +283,8 @@ class Peers:
         return frozenset(a for a, peer in self._peers.items() if peer.joins_replicas)
 
     def held_bytes(self) -> dict[str, int]:
-        """Return the bytes that wait for each peer or are on their way to it."""
-        return {address: peer.held_bytes for address, peer in self._peers.items()}
+        """Return the bytes that wait for each peer or are on their way to it; from any thread."""
+        return {address: peer.held_bytes for address, peer in list(self._peers.items())}
 
     def keep(self, addresses: Collection[str]) -> None:
         """Let go of all peers but these, and try those anew that were down."""

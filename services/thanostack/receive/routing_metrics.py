@@ -118,7 +118,7 @@ class _Queues(Collector):
             "Bytes of forwards that wait for a peer or are on their way to it.",
             labels=["worker"],
         )
-        for worker, held in dict(self._held_bytes()).items():
+        for worker, held in self._held_bytes().items():
             family.add_metric([worker], held)
         yield family
 

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from thanostack.lib.foundation.clock import ManualClock
-from thanostack.receive.peers import Backoff, PeerOptions, Peers
+from thanostack.receive.peers import Backoff, Peer, PeerOptions, Peers
 from thanostack.receive.routing_metrics import RoutingMetrics
 from thanostack.runtime.error_mapping import GrpcCode
 from thanostack.runtime.http2_client import OK_END, CallEnd
@@ -208,3 +208,17 @@ async def test_queues_are_shown(cluster):
     cluster.forward(b"12345")
     assert cluster.value("thanostack_receive_forward_queue_bytes", worker="a:1") == 5
     assert cluster.value("thanostack_receive_forward_queue_bytes_max") == 100
+
+
+async def test_a_scrape_does_not_mind_new_peers(cluster, monkeypatch):
+    """It runs in a thread, while the loop may meet an address for the first time."""
+    for address in ("a:1", "b:1"):
+        cluster.forward(b"x", address)
+
+    def held_bytes(peer):
+        if len(cluster.channels) < 9:
+            cluster.peers.of(f"{peer.address}0")
+        return 1
+
+    monkeypatch.setattr(Peer, "held_bytes", property(held_bytes, lambda *_: None), raising=False)
+    assert cluster.peers.held_bytes() == {"a:1": 1, "b:1": 1}
