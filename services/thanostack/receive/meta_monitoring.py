@@ -49,7 +49,10 @@ class MetaMonitoringCounts:
         """
         if asked == self._asked:
             return
-        client = None if asked is None else make_client(asked.client)
+        client = None
+        if asked is not None:
+            _query_url(asked)
+            client = make_client(asked.client)
         self._asked, self._client, self.series = asked, client, {}
         self._wake.set()
 
@@ -70,7 +73,7 @@ class MetaMonitoringCounts:
             return
         try:
             series = await _ask(asked, client)
-        except (httpx.HTTPError, InvalidInput, OSError) as error:
+        except (httpx.HTTPError, InvalidInput, OSError, ValueError) as error:
             self.series = {}
             self._failed(error)
             return
@@ -78,21 +81,27 @@ class MetaMonitoringCounts:
             self.series = series
 
 
+def _query_url(asked: MetaMonitoring) -> httpx.URL:
+    try:
+        url = httpx.URL(asked.url)
+        return url.copy_with(path=url.path.rstrip("/") + "/api/v1/query")
+    except (httpx.InvalidURL, ValueError) as error:
+        raise InvalidInput(f"{asked.url} is not a valid meta-monitoring URL: {error}") from error
+
+
 async def _ask(asked: MetaMonitoring, client: httpx.AsyncClient) -> Mapping[str, float]:
-    url = httpx.URL(asked.url)
-    url = url.copy_with(path=url.path.rstrip("/") + "/api/v1/query")
     parameters = {
         "query": asked.query,
         "time": f"{time.time():.3f}",
         "dedup": "true",
         "partial_response": "false",
     }
-    response = await client.get(url, params=parameters)
+    response = await client.get(_query_url(asked), params=parameters)
     if response.status_code != httpx.codes.OK:
         raise InvalidInput(f"{asked.url} answered {response.status_code}: {response.text[:200]}")
     try:
         return _by_tenant(response.json())
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise InvalidInput(f"{asked.url} did not answer with a vector: {error}") from error
 
 

@@ -282,6 +282,7 @@ async def test_meta_monitoring_limits_a_tenant(monkeypatch):
     [
         {"status": "success", "data": {"resultType": "matrix", "result": []}},
         {"status": "success", "data": {"resultType": "vector", "result": [{"metric": 1}]}},
+        {"data": {"resultType": "vector", "result": [{"metric": {"tenant": "a"}, "value": []}]}},
         {"other": 1},
         httpx.Response(200, text="no json"),
     ],
@@ -289,6 +290,25 @@ async def test_meta_monitoring_limits_a_tenant(monkeypatch):
 async def test_strange_answers_are_failures(monkeypatch, answer):
     """Whatever answers, nobody is limited by it."""
     counts, _, failures = meta(monkeypatch, [answer])
+    await counts.poll()
+    assert (len(failures), counts.series) == (1, {})
+
+
+@pytest.mark.parametrize("url", ["http://a:b", "http://a\0/"])
+async def test_a_place_that_cannot_be_asked_is_refused(monkeypatch, url):
+    """What was asked before stays."""
+    counts, requests, _ = meta(monkeypatch, [vector(a=1)])
+    with pytest.raises(InvalidInput, match="is not a valid meta-monitoring URL"):
+        counts.ask(MetaMonitoring(url, "q"))
+    await counts.poll()
+    assert (counts.series, len(requests)) == ({"a": 1}, 1)
+
+
+async def test_a_host_that_cannot_be_encoded_is_a_failure():
+    """It is found out when it is asked, and ends no process."""
+    failures = []
+    counts = MetaMonitoringCounts(failures.append)
+    counts.ask(MetaMonitoring("http://xn--/", "q"))
     await counts.poll()
     assert (len(failures), counts.series) == (1, {})
 
