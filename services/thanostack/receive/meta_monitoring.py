@@ -96,7 +96,10 @@ async def _ask(asked: MetaMonitoring, client: httpx.AsyncClient) -> Mapping[str,
         "dedup": "true",
         "partial_response": "false",
     }
-    response = await client.get(_query_url(asked), params=parameters)
+    # Also what the certificate must bear.
+    name = asked.client.server_name
+    extensions = {"sni_hostname": name} if name else {}
+    response = await client.get(_query_url(asked), params=parameters, extensions=extensions)
     if response.status_code != httpx.codes.OK:
         raise InvalidInput(f"{asked.url} answered {response.status_code}: {response.text[:200]}")
     try:

@@ -294,6 +294,16 @@ async def test_strange_answers_are_failures(monkeypatch, answer):
     assert (len(failures), counts.series) == (1, {})
 
 
+async def test_the_servers_certificate_bears_the_name_that_is_given(monkeypatch):
+    """tls_config.server_name; else the host of the URL."""
+    counts, requests, failures = meta(monkeypatch, [vector(a=1), vector(a=1)])
+    await counts.poll()
+    counts.ask(MetaMonitoring("https://10.0.0.1", "q", HTTPClient(server_name="meta")))
+    await counts.poll()
+    asked = [request.extensions.get("sni_hostname") for request in requests]
+    assert (asked, failures) == ([None, "meta"], [])
+
+
 @pytest.mark.parametrize("url", ["http://a:b", "http://a\0/"])
 async def test_a_place_that_cannot_be_asked_is_refused(monkeypatch, url):
     """What was asked before stays."""
