@@ -160,7 +160,7 @@ class WriteAPI:
         else:
             self._pending += 1
             try:
-                request = _Request(dict(scope["headers"]), scope.get(CLIENT_CERTIFICATE))
+                request = _Request(scope["headers"], scope.get(CLIENT_CERTIFICATE))
                 await self._write(request, receive, send)
             finally:
                 self._pending -= 1
@@ -186,7 +186,7 @@ class WriteAPI:
     def answer_now(self, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> Answer | None:
         """Return the answer to a write whose body is there, or None if it cannot be had at once."""
         started = time.perf_counter()
-        request = _Request(dict(headers))
+        request = _Request(headers)
         held, turn = HeldBytes(self._inflight), self._admission.turn()
         try:
             outcome = self._take_now(request, body, held, turn)
@@ -327,8 +327,11 @@ class _Request:
         "version",
     )
 
-    def __init__(self, headers: Mapping[bytes, bytes], certificate: bytes | None = None) -> None:
-        self.headers, self.certificate = headers, certificate
+    def __init__(
+        self, headers: Sequence[tuple[bytes, bytes]], certificate: bytes | None = None
+    ) -> None:
+        # The first of a name counts.
+        self.headers, self.certificate = dict(reversed(headers)), certificate
         self.in_flight: Gauge | None = None
         self.received_bytes = self.replica = 0
         self.tenant = Tenant("")

@@ -192,6 +192,14 @@ async def test_written_headers_count_what_has_a_quorum(pool):
     assert reply.headers[b"x-prometheus-remote-write-histograms-written"] == b"1"
 
 
+async def test_the_first_header_of_a_name_counts(ingestor):
+    """As upstream, and as in the querier: a proxy may have put its own before a client's."""
+    headers = {"THANOS-TENANT": "a", "thanos-tenant": "b"}
+    for _ in range(2):
+        assert (await ingestor.write(write_request((UP, [(1, 1.0)])), headers)).status == 200
+    assert list(ingestor.storage.opened) == ["a"]
+
+
 @pytest.mark.parametrize("tenant", ["..", ".", "a/b", "/", "lost+found", "x" * 256])
 async def test_a_tenant_that_is_no_folder_is_400(ingestor, tenant):
     """A name that could leave its folder never reaches storage."""
