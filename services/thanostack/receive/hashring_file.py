@@ -45,6 +45,7 @@ class HashringSource:
         metrics: shows them.
         clock: of the time of loading.
         log: told about changes and failures.
+        failed: called when the file could not be used, on the loop; `trouble` says why.
     """
 
     def __init__(
@@ -55,8 +56,9 @@ class HashringSource:
         metrics: HashringMetrics,
         clock: Clock,
         log: Logger,
+        failed: Callable[[], None] = lambda: None,
     ) -> None:
-        self._parse, self._changed = parse, changed
+        self._parse, self._changed, self._failed = parse, changed, failed
         self._metrics, self._clock, self._log = metrics, clock, log
         self._rings: Hashrings | None = None
         self._hash = 0.0
@@ -111,6 +113,7 @@ class HashringSource:
             self._trouble = f"{_NONE_YET}: {error}"
             kept = "the former hashrings stay in force" if self._rings is not None else _NONE_YET
             self._log.error("cannot use the hashrings file", file=str(path), kept=kept, err=error)
+            self._failed()
 
     async def watch(self, path: Path, refresh_interval_s: float) -> None:
         """Refresh for ever: when something in the file's folder changes, and at intervals."""

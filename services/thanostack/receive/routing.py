@@ -40,6 +40,7 @@ class Routing:
         local: this node's storage, if it has any.
         changed: called with new hashrings once they are in force.
         dial: makes connections to peers.
+        failed: called when a hashrings file could not be used.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Routing:
         local: LocalWriter | None,
         changed: Callable[[Hashrings], None],
         dial: Dial = dial_plain,
+        failed: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings, self._process, self._changed = settings, process, changed
         self._dial = dial
@@ -61,6 +63,7 @@ class Routing:
             metrics=HashringMetrics(process.registry),
             clock=process.clock,
             log=process.log,
+            failed=failed,
         )
         options = PeerOptions(
             workers=max(1, settings.receive_forward_async_workers),

@@ -112,6 +112,7 @@ class Receiver:
                 local=self.ingestor.service if self.ingestor else None,
                 changed=self._ring_changed,
                 dial=_dial(settings, process),
+                failed=self._show_readiness,
             )
             if is_router
             else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 import structlog
 
@@ -51,3 +53,36 @@ async def test_what_the_first_write_needs_is_loaded_when_it_is_open(monkeypatch,
 
     assert await process.supervisor.run(build) == 0
     assert set(loaded) == {*WRITE_PATH, *ROUTE_PATH}
+
+
+async def test_readiness_says_what_is_wrong_with_the_hashrings_now(tmp_path):
+    """Not what was wrong first; a file that turns bad later changes nothing."""
+    file = tmp_path / "hashrings.json"
+    arguments = [
+        '--label=replica="0"', f"--receive.hashrings-file={file}",
+        "--receive.hashrings-file-refresh-interval=50ms",
+    ]  # fmt: skip
+    settings = load(ReceiveSettings, split(arguments, ReceiveSettings).flags, {})
+    process = new_process("receive", structlog.get_logger())
+    receiver, reasons = wiring.Receiver(settings, process), []
+
+    async def build():
+        await receiver.open()
+        receiver.opened()
+        for text in ("", "{", '[{"endpoints": ["a:1"]}]'):
+            reasons.append(process.probes.reason)
+            file.write_text(text)
+            for _ in range(500):
+                if process.probes.reason != reasons[-1]:
+                    break
+                await asyncio.sleep(0.01)
+        file.write_text("{")
+        await asyncio.sleep(0.2)
+        assert process.probes.is_ready
+        process.supervisor.stop("all was seen")
+
+    assert await process.supervisor.run(build) == 0
+    assert "No such file" in reasons[0]
+    assert "not JSON" in reasons[1]
+    assert "not JSON" in reasons[2]
+    assert reasons[1] != reasons[2]
