@@ -70,3 +70,16 @@ def test_what_is_no_document(text):
     """One error, with the line where there is one."""
     with pytest.raises(InvalidInput, match=r"^yaml: "):
         parse_yaml(text)
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "a: " + "{b: " * 5000])
+def test_nesting_without_end_is_an_error_of_the_text(text):
+    """A file that is reloaded must not end the process, whatever is in it."""
+    with pytest.raises(InvalidInput, match="yaml: exceeded max depth"):
+        parse_yaml(text)
+
+
+def test_half_a_surrogate_pair_is_refused():
+    """It cannot be encoded, by whoever gets it."""
+    with pytest.raises(InvalidInput, match="line 1: half of a surrogate pair"):
+        parse_yaml('"x\\ud800"').text()

@@ -126,7 +126,10 @@ class Node:
             return ""
         if not isinstance(self.raw, yaml.ScalarNode):
             raise self._mismatch("string")
-        return str(self.raw.value)
+        value = str(self.raw.value)
+        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise self.error("half of a surrogate pair is no character")
+        return value
 
     def integer(self, kind: str = "int64") -> int:
         """Return a whole number; 0 for nothing.
@@ -196,3 +199,5 @@ def parse_yaml(text: str | bytes) -> Node:
         raise InvalidInput(f"yaml: line {line}: {error.problem}") from error
     except yaml.YAMLError as error:
         raise InvalidInput(f"yaml: {error}") from error
+    except RecursionError as error:
+        raise InvalidInput("yaml: exceeded max depth") from error
