@@ -1,7 +1,7 @@
-"""The compiling process: numba makes machine code of kernels and leaves it in the store.
+"""The compiler: numba makes machine code of kernels and leaves it in the store.
 
-    python -m thanostack.lib.kernels._compiler     a line "MODULE KERNEL" each on standard input;
-                                                   an empty line answers when it is in the store
+It lives in a process of its own (`_compiling`), as importing it turns this package's decorators
+into numba's.
 
 Reference counting is off: a kernel owns nothing, and the atomic increments that numba would put
 around every helper call made a scan seven times slower (420 against 60 ns a series).
@@ -14,7 +14,6 @@ Source: numba `core/boxing.py`, `core/codegen.py`; numpy's C API, PyArrayObject.
 """
 
 import os
-import sys
 
 from thanostack.lib.kernels import _jit, _store
 from thanostack.lib.kernels._types import Array, Scalar, Tables
@@ -140,19 +139,15 @@ def _wanted(kind):
     return f"a C-contiguous {written}array of {as_dtype(kind.dtype)}, {kind.ndim}-dimensional"
 
 
-def main() -> None:
-    """Compile what standard input says, line by line."""
+def compiler():
+    """Return what compiles kernels, by module and name; once, before any kernel is imported."""
     assert boxing.unbox_array is pythonapi._unboxers.functions[types.Array]
     pythonapi._unboxers.functions[types.Array] = _unbox_array
-    numba = _Numba()
-    _jit.builder = numba
+    _jit.builder = numba = _Numba()
     importlib.import_module("thanostack.lib.kernels._intrinsics")
-    for line in sys.stdin:
-        module, name = line.split()
+
+    def compile_kernel(module, name):
         kernel = getattr(importlib.import_module(module), name)
         _store.keep(module.rpartition(".")[2], name, numba.entry(kernel))
-        print(flush=True)
 
-
-if __name__ == "__main__":
-    main()
+    return compile_kernel

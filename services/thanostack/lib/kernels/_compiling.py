@@ -1,14 +1,18 @@
-"""The compiling process, as seen by who needs a kernel: asked by a line, it answers by one."""
+"""The compiling process, from both its ends.
+
+whoever needs a kernel ──"MODULE KERNEL"──> python -m thanostack.lib.kernels._compiling
+                       <──an empty line──── it is in the store
+"""
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 _SERVICES = Path(__file__).parents[3]
-_COMPILER = f"{__package__}._compiler"
 
 
 class CompilingProcess:
@@ -17,7 +21,7 @@ class CompilingProcess:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", _COMPILER],
+            [sys.executable, "-P", "-m", f"{__package__}._compiling"],
             env=dict(os.environ, PYTHONPATH=str(_SERVICES)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -46,3 +50,24 @@ class CompilingProcess:
             self._asked.close()
         self._answers.close()
         self._process.wait()
+
+
+def main() -> None:
+    """Compile what standard input says, line by line, until it or its reader is gone."""
+    # A terminal interrupts its whole group; it is for the other process to say what ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from thanostack.lib.kernels._compiler import compiler
+
+    compile_kernel = compiler()
+    for line in sys.stdin:
+        compile_kernel(*line.split())
+        try:
+            print(flush=True)
+        except BrokenPipeError:
+            # Python would flush once more at its exit, and complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return
+
+
+if __name__ == "__main__":
+    main()
