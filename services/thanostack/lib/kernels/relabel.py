@@ -25,7 +25,7 @@ import numpy as np
 from thanostack.lib.kernels._jit import device, kernel, routine
 from thanostack.lib.kernels._types import BYTES, BYTES_OUT, I64, I64_OUT, U64_OUT, Tables, i64
 from thanostack.lib.kernels.hashing import xxh64
-from thanostack.lib.kernels.remote_write_scan import BAD_SYMBOL, skip_field
+from thanostack.lib.kernels.remote_write_scan import BAD_SYMBOL, next_field, skip_field
 from thanostack.lib.kernels.remote_write_scan import write_labels as write_symbol_labels
 from thanostack.lib.kernels.varint import read_length, read_uvarint, uvarint_size, write_uvarint
 from thanostack.lib.kernels.wide import copy_bytes, equal_bytes
@@ -168,10 +168,7 @@ def _label_bounds(body, i, stop, rows, at):
             i = inner + length
             end = i
         else:
-            key, inner = read_uvarint(body, i, stop)
-            if inner < 0 or key < np.uint64(8):
-                return False
-            i = skip_field(body, inner, stop, np.int64(key & np.uint64(7)))
+            _, inner, i = next_field(body, i, stop)
             if i < 0:
                 return False
     rows[at + LABELS] = start if regular else -1
@@ -200,10 +197,7 @@ def relabel_resolve(body, seen, rows, totals):
     previous = np.int64(-1)
     while i < stop:
         if body[i] != 0x0A:
-            key, inner = read_uvarint(body, i, stop)
-            if inner < 0 or key < np.uint64(8):
-                return np.int64(MALFORMED)
-            i = skip_field(body, inner, stop, np.int64(key & np.uint64(7)))
+            _, _, i = next_field(body, i, stop)
             if i < 0:
                 return np.int64(MALFORMED)
             continue
@@ -237,10 +231,7 @@ def relabel_resolve(body, seen, rows, totals):
 def _write_refs(body, i, stop, symbols, labels, at):
     """Write out the label run of a 2.0 series; return the offset after it, or a status."""
     while i < stop:
-        key, inner = read_uvarint(body, i, stop)
-        if inner < 0 or key < np.uint64(8):
-            return np.int64(MALFORMED)
-        i = skip_field(body, inner, stop, np.int64(key & np.uint64(7)))
+        key, inner, i = next_field(body, i, stop)
         if i < 0:
             return np.int64(MALFORMED)
         if key == np.uint64(0x0A):
@@ -271,10 +262,7 @@ def relabel_resolve_v2(body, symbols, labels, seen, rows, totals):
     top = np.int64(0)
     previous = np.int64(-1)
     while i < stop:
-        key, inner = read_uvarint(body, i, stop)
-        if inner < 0 or key < np.uint64(8):
-            return np.int64(MALFORMED)
-        end = skip_field(body, inner, stop, np.int64(key & np.uint64(7)))
+        key, inner, end = next_field(body, i, stop)
         if end < 0:
             return np.int64(MALFORMED)
         if key == np.uint64(0x2A):

@@ -7,8 +7,8 @@ import numpy as np
 
 from thanostack.lib.kernels._jit import kernel
 from thanostack.lib.kernels._types import BYTES, I64_OUT, i64
-from thanostack.lib.kernels.remote_write_scan import skip_field
-from thanostack.lib.kernels.varint import read_length, read_uvarint
+from thanostack.lib.kernels.remote_write_scan import next_field
+from thanostack.lib.kernels.varint import read_length
 
 MALFORMED = -1
 SAMPLES, HISTOGRAMS = 0, 1
@@ -35,10 +35,7 @@ def remote_write_counts(body, series_field, histogram_field, counts):
     stop = np.int64(body.shape[0])
     series = np.int64(0)
     while i < stop:
-        key, inner = read_uvarint(body, i, stop)
-        if inner < 0 or key < np.uint64(8):
-            return np.int64(MALFORMED)
-        i = skip_field(body, inner, stop, np.int64(key & np.uint64(7)))
+        key, inner, i = next_field(body, i, stop)
         if i < 0:
             return np.int64(MALFORMED)
         if key != series_key:
@@ -46,10 +43,7 @@ def remote_write_counts(body, series_field, histogram_field, counts):
         series += 1
         _, at = read_length(body, inner, stop)
         while at < i:
-            key, inner = read_uvarint(body, at, i)
-            if inner < 0 or key < np.uint64(8):
-                return np.int64(MALFORMED)
-            at = skip_field(body, inner, i, np.int64(key & np.uint64(7)))
+            key, inner, at = next_field(body, at, i)
             if at < 0:
                 return np.int64(MALFORMED)
             if key == np.uint64(18):

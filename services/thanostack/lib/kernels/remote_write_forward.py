@@ -18,8 +18,8 @@ import numpy as np
 
 from thanostack.lib.kernels._jit import device, kernel
 from thanostack.lib.kernels._types import BYTES, BYTES_OUT, I32, I32_OUT, I64, I64_OUT, i64
-from thanostack.lib.kernels.remote_write_scan import skip_field, write_labels
-from thanostack.lib.kernels.varint import read_length, read_uvarint, uvarint_size, write_uvarint
+from thanostack.lib.kernels.remote_write_scan import next_field, write_labels
+from thanostack.lib.kernels.varint import read_length, uvarint_size, write_uvarint
 from thanostack.lib.kernels.wide import copy_bytes
 
 MALFORMED, SERIES_FULL, OUT_FULL, BAD_SYMBOL = -1, -2, -4, -5
@@ -34,10 +34,7 @@ _GAP = 3
 def _count_fields(body, i, stop, counts, at):
     """Count what the TimeSeries in [i, stop) holds; return False if it is malformed."""
     while i < stop:
-        key, inner = read_uvarint(body, i, stop)
-        if inner < 0 or key < np.uint64(8):
-            return False
-        i = skip_field(body, inner, stop, np.int64(key & np.uint64(7)))
+        key, _, i = next_field(body, i, stop)
         if i < 0:
             return False
         if key == np.uint64(0x12):
@@ -70,10 +67,7 @@ def forward_scan(body, starts, bounds, counts, totals):
     stop = np.int64(body.shape[0])
     totals[:] = 0
     while i < stop:
-        key, inner = read_uvarint(body, i, stop)
-        if inner < 0 or key < np.uint64(8):
-            return np.int64(MALFORMED)
-        after = skip_field(body, inner, stop, np.int64(key & np.uint64(7)))
+        key, inner, after = next_field(body, i, stop)
         if after < 0:
             return np.int64(MALFORMED)
         if key == np.uint64(0x0A):
@@ -186,10 +180,7 @@ def _translate_exemplar(body, i, stop, symbols, out, at):
     start = at
     at += _GAP
     while i < stop:
-        key, inner = read_uvarint(body, i, stop)
-        if inner < 0 or key < np.uint64(8):
-            return np.int64(MALFORMED)
-        after = skip_field(body, inner, stop, np.int64(key & np.uint64(7)))
+        key, inner, after = next_field(body, i, stop)
         if after < 0:
             return np.int64(MALFORMED)
         if at + (after - i) + _HEADER_BYTES_MAX > out.shape[0]:
@@ -212,10 +203,7 @@ def _translate_exemplar(body, i, stop, symbols, out, at):
 def _translate_series(body, i, stop, symbols, out, at):
     """Write a 2.0 TimeSeries as the content of a 1.0 one; return its end or a status."""
     while i < stop:
-        key, inner = read_uvarint(body, i, stop)
-        if inner < 0 or key < np.uint64(8):
-            return np.int64(MALFORMED)
-        after = skip_field(body, inner, stop, np.int64(key & np.uint64(7)))
+        key, inner, after = next_field(body, i, stop)
         if after < 0:
             return np.int64(MALFORMED)
         if key == np.uint64(0x0A) or key == np.uint64(0x22):
@@ -250,10 +238,7 @@ def forward_translate(body, symbols, out):
     stop = np.int64(body.shape[0])
     at = np.int64(0)
     while i < stop:
-        key, inner = read_uvarint(body, i, stop)
-        if inner < 0 or key < np.uint64(8):
-            return np.int64(MALFORMED)
-        after = skip_field(body, inner, stop, np.int64(key & np.uint64(7)))
+        key, inner, after = next_field(body, i, stop)
         if after < 0:
             return np.int64(MALFORMED)
         if key == np.uint64(0x2A):

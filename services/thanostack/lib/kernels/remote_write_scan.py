@@ -38,6 +38,20 @@ def skip_field(body, i, stop, wire_type):
 
 
 @device
+def next_field(body, i, stop):
+    """Return (key, start of the value, offset after it) of the field at `i`.
+
+    The offset is -1 if it is no field, or does not fit before `stop`. A value of wire type 2 starts
+    with its length.
+    """
+    key, inner = read_uvarint(body, i, stop)
+    if inner < 0 or key < np.uint64(8):
+        return key, np.int64(inner), np.int64(-1)
+    after = skip_field(body, inner, stop, np.int64(key & np.uint64(7)))
+    return key, np.int64(inner), np.int64(after)
+
+
+@device
 def read_sample(body, i, stop):
     """Return (timestamp, value bits, status) of the Sample in `[i, stop)`; status -1 = malformed.
 
@@ -56,10 +70,7 @@ def read_sample(body, i, stop):
                 return t, value, np.int64(-1)
             t = np.int64(raw)
         else:
-            key, i = read_uvarint(body, i, stop)
-            if i < 0 or key < np.uint64(8):
-                return t, value, np.int64(-1)
-            i = skip_field(body, i, stop, np.int64(key & np.uint64(7)))
+            _, _, i = next_field(body, i, stop)
             if i < 0:
                 return t, value, np.int64(-1)
     return t, value, np.int64(0)
@@ -181,10 +192,7 @@ def remote_write_symbols(body, symbols):
     stop = np.int64(body.shape[0])
     count = np.int64(0)
     while i < stop:
-        key, i = read_uvarint(body, i, stop)
-        if i < 0 or key < np.uint64(8):
-            return np.int64(MALFORMED)
-        after = skip_field(body, i, stop, np.int64(key & np.uint64(7)))
+        key, i, after = next_field(body, i, stop)
         if after < 0:
             return np.int64(MALFORMED)
         if key == np.uint64(0x22):
@@ -246,10 +254,7 @@ def write_labels(body, i, stop, symbols, labels, at):
 def _scan_series_v2(body, i, stop, symbols, labels, at, timestamps, values, stats, n):
     """Scan one 2.0 TimeSeries; return (next sample index or status, next label offset)."""
     while i < stop:
-        key, inner = read_uvarint(body, i, stop)
-        if inner < 0 or key < np.uint64(8):
-            return np.int64(MALFORMED), at
-        i = skip_field(body, inner, stop, np.int64(key & np.uint64(7)))
+        key, inner, i = next_field(body, i, stop)
         if i < 0:
             return np.int64(MALFORMED), at
         if key == np.uint64(0x0A):
@@ -300,10 +305,7 @@ def remote_write_scan_v2(body, symbols, labels, bounds, offsets, timestamps, val
     count = np.int64(0)
     offsets[0] = 0
     while i < stop:
-        key, inner = read_uvarint(body, i, stop)
-        if inner < 0 or key < np.uint64(8):
-            return np.int64(MALFORMED)
-        i = skip_field(body, inner, stop, np.int64(key & np.uint64(7)))
+        key, inner, i = next_field(body, i, stop)
         if i < 0:
             return np.int64(MALFORMED)
         if key != np.uint64(0x2A):
