@@ -9,6 +9,7 @@ Source: Thanos `pkg/receive/head_series_limiter.go`, `pkg/promclient/promclient.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -38,6 +39,7 @@ class MetaMonitoringCounts:
         self._failed = failed
         self._asked: MetaMonitoring | None = None
         self._client: httpx.AsyncClient | None = None
+        self._replaced: list[httpx.AsyncClient] = []
         self._wake = asyncio.Event()
         self.series: Mapping[str, float] = {}
 
@@ -53,18 +55,32 @@ class MetaMonitoringCounts:
         if asked is not None:
             _query_url(asked)
             client = make_client(asked.client)
-        self._asked, self._client, self.series = asked, client, {}
+        self._replace_client(client)
+        self._asked, self.series = asked, {}
         self._wake.set()
 
     async def poll_forever(self) -> None:
         """Poll at once, then at intervals and when another place is to be asked."""
-        while True:
-            self._wake.clear()
-            await self.poll()
-            try:
-                await asyncio.wait_for(self._wake.wait(), INTERVAL_S)
-            except TimeoutError:
-                continue
+        try:
+            while True:
+                self._wake.clear()
+                await self._close_replaced()
+                await self.poll()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), INTERVAL_S)
+        finally:
+            self._replace_client(None)
+            await self._close_replaced()
+
+    def _replace_client(self, client: httpx.AsyncClient | None) -> None:
+        if self._client is not None:
+            # A poll may use it now; it is closed between two.
+            self._replaced.append(self._client)
+        self._client = client
+
+    async def _close_replaced(self) -> None:
+        while self._replaced:
+            await self._replaced.pop().aclose()
 
     async def poll(self) -> None:
         """Ask once; a failure is reported and leaves nothing known."""

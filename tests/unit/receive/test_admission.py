@@ -378,3 +378,27 @@ async def test_the_gate_and_the_memory_of_relabeling_have_the_flags_bounds(monke
     process = new_process("receive", structlog.get_logger())
     live_limits.LiveLimits(settings, process, LimitMetrics(process.registry))
     assert seen == {"waiting_max": 3, "wait_max_s": 7, "bytes_max": 5 << 20}
+
+
+async def has(requests, n):
+    for _ in range(1000):
+        if len(requests) == n:
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError(requests)
+
+
+async def test_clients_that_are_not_asked_any_more_are_closed(monkeypatch):
+    """After a reload, the old one between two polls, and the last one in the end."""
+    counts, requests, _ = meta(monkeypatch, [vector(a=1), vector(a=2)])
+    made = [counts._client]
+    polling = asyncio.create_task(counts.poll_forever())
+    await has(requests, 1)
+    counts.ask(MetaMonitoring("http://other:9090", "q"))
+    made.append(counts._client)
+    await has(requests, 2)
+    assert [client.is_closed for client in made] == [True, False]
+    polling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await polling
+    assert [client.is_closed for client in made] == [True, True]
