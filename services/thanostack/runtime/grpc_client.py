@@ -180,7 +180,7 @@ class UnaryChannel:
         method: the full name.
         timeout_s: sent along with every call; whoever calls keeps it by cancelling.
         encoding: that compressed messages are in: `identity` or `snappy`.
-        dial: makes connections.
+        dial: makes connections; with TLS unless it is `dial_plain`.
     """
 
     def __init__(
@@ -193,7 +193,8 @@ class UnaryChannel:
         dial: Dial = dial_plain,
     ) -> None:
         self.address, self._dial = address, dial
-        self._block = _request_headers(address, method, timeout_s, encoding)
+        scheme = b"http" if dial is dial_plain else b"https"
+        self._block = _request_headers(scheme, address, method, timeout_s, encoding)
         self._connection: _Connection | None = None
         self._dialling: asyncio.Task[None] | None = None
         self._waiting: list[Call] = []
@@ -271,11 +272,13 @@ class UnaryChannel:
             call.finish(CallEnd(GrpcCode.UNAVAILABLE, "the connection was closed at once"))
 
 
-def _request_headers(address: str, method: str, timeout_s: float, encoding: str) -> bytes:
+def _request_headers(
+    scheme: bytes, address: str, method: str, timeout_s: float, encoding: str
+) -> bytes:
     return h2.encode_headers(
         [
             (b":method", b"POST"),
-            (b":scheme", b"http"),
+            (b":scheme", scheme),
             (b":path", method.encode()),
             (b":authority", address.encode()),
             (b"content-type", b"application/grpc"),

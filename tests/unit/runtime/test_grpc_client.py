@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 from collections.abc import AsyncIterator
 
@@ -15,7 +16,7 @@ from thanostack.runtime import grpc_client
 from thanostack.runtime import http2_frames as frames
 from thanostack.runtime.error_mapping import GrpcCode
 from thanostack.runtime.grpc_call import CallContext, Unary
-from thanostack.runtime.grpc_client import UnaryChannel
+from thanostack.runtime.grpc_client import Dial, UnaryChannel, dial_plain
 from thanostack.runtime.grpc_messages import frame_message
 from thanostack.runtime.grpc_server import GrpcOptions, GrpcServer
 from thanostack.runtime.http2_client import CallEnd
@@ -142,17 +143,32 @@ async def test_a_call_goes_on_elsewhere_when_the_server_leaves() -> None:
     assert service.requests == [b"first", b"second"]
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_the_scheme_is_that_of_the_connection(scheme: str) -> None:
+    """`https` wherever it is not dialled plainly, as servers and proxies may look at it."""
+    peer = Peer(ANSWER)
+    tls: dict[str, Dial] = {"http": dial_plain, "https": functools.partial(dial_plain)}
+    async with scripted(peer) as port:
+        channel = UnaryChannel(f"127.0.0.1:{port}", METHOD, timeout_s=5.0, dial=tls[scheme])
+        await ask(channel, b"x")
+        await channel.close()
+    begin = frames.encode_headers([(b":method", b"POST"), (b":scheme", scheme.encode())])
+    assert begin in peer.received
+
+
 class Peer(asyncio.Protocol):
     """A server that greets and then does as it is told."""
 
     def __init__(self, then: bytes = b"", *, hangs_up: bool = False) -> None:
         self.then, self.hangs_up = then, hangs_up
+        self.received = b""
 
     def connection_made(self, transport) -> None:
         self.transport = transport
         transport.write(frames.pack_settings())
 
     def data_received(self, data: bytes) -> None:
+        self.received += data
         if METHOD.encode() in data:
             self.transport.write(self.then)
             if self.hangs_up:
