@@ -1,6 +1,10 @@
 """The process's own metrics as series, as if a Prometheus scraped them.
 
-    registry ──collect──> samples ──> WriteRequest ──> the write path of everybody else
+    registry ──collect──> samples ──> WriteRequest ──> router or storage, as any other write
+
+What HTTP requests pass before, the limits file's bounds of requests and relabeling, is not in
+between: rules for senders would take from whoever looks after this process the figures that say so.
+Storage's own bounds, such as that of active series, hold.
 
 Each scrape also writes what Prometheus adds: `up`, `scrape_duration_seconds`,
 `scrape_samples_scraped`. A series that the previous scrape had and this one has not gets a stale
