@@ -12,6 +12,7 @@ Source: DESIGN of the storage in docs/architecture.md; Prometheus `tsdb/db.go`, 
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,6 +43,7 @@ from thanostack.lib.wal.writer import WALOptions, WALWriter
 
 _PENDING_MAX = 64 * 1024 * 1024
 _PENDING_FLUSH = 1024 * 1024
+_SAID_EVERY_S = 60.0
 _POOL = ColumnsPool()
 
 _REASONS = {
@@ -95,6 +97,7 @@ class TSDB:
         self._closed = False
         self.is_closing = False
         self.last_append_ms = self.clock.now_ms()
+        self._silent_until_s = -math.inf
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -234,7 +237,11 @@ class TSDB:
         try:
             self.head.flush_closed()
         except StorageUnwritable as error:
-            self.report("head chunks stay in memory", {"err": str(error)})
+            # Every write tries again: that it is said now and then is enough.
+            now_s = self.clock.monotonic_s()
+            if now_s >= self._silent_until_s:
+                self._silent_until_s = now_s + _SAID_EVERY_S
+                self.report("head chunks stay in memory", {"err": str(error)})
 
     def _earliest(self) -> int:
         """Return the oldest timestamp that may be appended, ms."""
