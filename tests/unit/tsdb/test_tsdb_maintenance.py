@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from thanostack.lib.foundation.errors import StorageUnwritable, Unavailable
+from thanostack.lib.foundation.errors import NotReady, StorageUnwritable, Unavailable
 from thanostack.lib.model.queryable import SeriesQuery
 from thanostack.lib.tsdb import head_reader
 from thanostack.lib.tsdb.head_reader import ReaderRegistry
@@ -70,15 +70,97 @@ def test_gap(tmp_path):
 
 def test_flush(tmp_path):
     """Everything can be cut; the head is empty then, and takes what is younger."""
-    tsdb = opened(tmp_path)
+    tsdb = opened(tmp_path / "a")
     write(tsdb, ["1"], [0, 25_000])
+    tsdb.refuse_writes("flushed")
     Maintenance(tsdb).flush()
-    assert [(0, 10_000), (25_000, 30_000)] == blocks_of(tsdb)
+    assert [(0, 10_000), (25_000, 25_001)] == blocks_of(tsdb)
     assert (0, []) == (tsdb.head.series, list(tsdb.head.rows_alive()))
     assert tsdb.head.maxt < tsdb.head.mint
-    assert (0, 29_999) == tsdb.time_range()
-    write(tsdb, ["1"], [29_999, 30_000])
-    assert expected(["1"], [0, 25_000, 30_000]) == samples_of(tsdb)
+    assert (0, 25_000) == tsdb.time_range()
+    with pytest.raises(NotReady, match="flushed"):
+        write(tsdb, ["1"], [25_001])
+    tsdb.refuse_writes("")
+    assert {"out_of_bounds": 1} == write(tsdb, ["1"], [25_000, 25_001]).rejected
+    write(tsdb, ["1", "2"], [41_000])
+    held = expected(["1"], [0, 25_000, 25_001, 41_000]) | expected(["2"], [41_000])
+    assert held == samples_of(tsdb)
+    Maintenance(tsdb).run()
+    assert [(0, 10_000), (25_000, 25_001), (25_001, 30_000)] == blocks_of(tsdb)
+    assert held == samples_of(tsdb)
+    again = opened(crashed(tsdb, tmp_path / "b"))
+    assert held == samples_of(again)
+    again.close()
+    tsdb.close()
+
+
+def test_flush_killed_anywhere(tmp_path, monkeypatch):
+    """Before and after each step of a flush a copy is taken; each has all, and can be flushed."""
+    tsdb = opened(tmp_path / "a")
+    times = range(1000, 28_000, 500)
+    for t in times:
+        write(tsdb, ["1", "2"], [t])
+    copies = []
+
+    def copied(step):
+        def wrapped(self, *arguments):
+            for when in ("before", "after"):
+                target = tmp_path / f"{len(copies)}-{step.__name__}-{when}"
+                copies.append(crashed(tsdb, target))
+                if when == "before":
+                    result = step(self, *arguments)
+            return result
+
+        return wrapped
+
+    steps = ("_close_time", "_write_block", "_truncate_head", "_forget_series",
+             "_truncate_chunk_files", "_truncate_log")  # fmt: skip
+    with monkeypatch.context() as patch:
+        for name in steps:
+            patch.setattr(Maintenance, name, copied(getattr(Maintenance, name)))
+        tsdb.refuse_writes("flushed")
+        Maintenance(tsdb).flush()
+    assert len(copies) == 3 * len(steps) * 2
+    for copy in copies:
+        again = opened(copy)
+        again.refuse_writes("flushed")
+        assert expected(["1", "2"], times) == samples_of(again), copy.name
+        Maintenance(again).flush()
+        assert expected(["1", "2"], times) == samples_of(again), copy.name
+        assert [(1000, 10_000), (10_000, 20_000), (20_000, 27_501)] == blocks_of(again), copy.name
+        again.refuse_writes("")
+        assert write(again, ["1", "2"], [27_501]).stored == 2
+        again.close()
+    tsdb.close()
+
+
+def test_what_is_acknowledged_while_writes_stop_is_flushed(tmp_path):
+    """With writers that go on: what they were told is stored is in blocks, the rest refused."""
+    tsdb = opened(tmp_path)
+    stored, refusals = {name: [] for name in "abc"}, []
+
+    def writer(name):
+        for t in range(1000, 100_000):
+            try:
+                write(tsdb, [name], [t])
+            except NotReady as error:
+                refusals.append(str(error))
+                return
+            stored[name].append(t)
+
+    threads = [threading.Thread(target=writer, args=(name,)) for name in stored]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.2)
+    tsdb.refuse_writes("flushed")
+    Maintenance(tsdb).flush()
+    held = samples_of(tsdb)
+    for thread in threads:
+        thread.join()
+    assert refusals == ["flushed"] * 3
+    assert tsdb.head.maxt < tsdb.head.mint
+    assert {**expected("a", stored["a"]), **expected("b", stored["b"]),
+            **expected("c", stored["c"])} == held == samples_of(tsdb)  # fmt: skip
     tsdb.close()
 
 
@@ -193,11 +275,11 @@ def test_close_waits_for_one_cut(tmp_path, monkeypatch):
     closing = threading.Thread(target=tsdb.close)
     real_cut = Maintenance._cut
 
-    def cut(maintenance):
+    def cut(maintenance, maxt):
         closing.start()
         while not tsdb.is_closing:
             time.sleep(0.001)
-        real_cut(maintenance)
+        real_cut(maintenance, maxt)
 
     monkeypatch.setattr(Maintenance, "_cut", cut)
     Maintenance(tsdb).run()
@@ -222,6 +304,7 @@ def test_reader_after_close(tmp_path, monkeypatch):
     with pytest.raises(Unavailable, match="closed"):
         samples_of(tsdb)
     before = sorted(tmp_path.rglob("*"))
+    tsdb.refuse_writes("flushed")
     Maintenance(tsdb).flush()
     Maintenance(tsdb).run()
     assert before == sorted(tmp_path.rglob("*"))
@@ -369,12 +452,22 @@ Maintenance(tsdb).run()
 assert "maintenance stopped and will be tried again" in reports.messages
 held = samples_of(tsdb)
 assert all(samples.keys() == acknowledged.keys() for samples in held.values())
+tsdb.refuse_writes("flushed")
+try:
+    Maintenance(tsdb).flush()
+    raise SystemExit("it was flushed")
+except (StorageUnwritable, OSError) as error:
+    assert "File too large" in str(error), error
+assert samples_of(tsdb) == held
+tsdb.refuse_writes("")
 frozen = crashed(tsdb, folder / "b")
 second = opened(frozen, reports=reports)
 assert samples_of(second) == held
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 assert take(9000) == ""
 write(second, ["0"], [30_000])
+tsdb.refuse_writes("flushed")
+Maintenance(tsdb).flush()
 tsdb.close(); second.close()
 again = opened(folder / "a")
 assert all(samples.keys() == acknowledged.keys() for samples in samples_of(again).values())

@@ -65,23 +65,39 @@ class Maintenance:
     def _cut_what_is_due(self) -> None:
         self._tsdb.jobs.run(self._tsdb.head.flush_closed)
         while self.is_due() and not self._tsdb.is_closing:
-            self._cut()
+            self._cut(self._range_end())
 
     def is_due(self) -> bool:
         """Return whether the head spans more than one and a half block ranges."""
         head = self._tsdb.head
         return head.maxt - head.mint > self._tsdb.options.min_block_ms * 3 // 2
 
-    def flush(self) -> None:
-        """Cut all of the head into blocks, the youngest part included; nothing when closed."""
-        with self._tsdb.maintenance:
-            while not self._tsdb.is_closed and self._tsdb.head.maxt >= self._tsdb.head.mint:
-                self._cut()
+    def flush(self, is_wanted: Callable[[], bool] = lambda: True) -> None:
+        """Cut all of the head into blocks, the youngest part included, while writes are refused.
 
-    def _cut(self) -> None:
+        The last block ends with the newest sample and not with its range, so that samples that
+        are younger are taken once writes are. Refused they must be: chunks end with ranges, and
+        one that grew meanwhile would reach beyond the block.
+
+        Args:
+            is_wanted: asked before each block; when it is not, the rest stays in the head.
+
+        Raises:
+            ThanostackError, OSError: of the disk; what was cut by then stays cut.
+        """
+        tsdb = self._tsdb
+        assert tsdb.refusal, "refuse writes first"
+        with tsdb.maintenance:
+            while not tsdb.is_closing and tsdb.head.maxt >= tsdb.head.mint and is_wanted():
+                self._cut(min(self._range_end(), tsdb.head.maxt + 1))
+
+    def _range_end(self) -> int:
+        """Return the end of the range that the oldest sample is in, ms, exclusive."""
+        return int(range_end(self._tsdb.head.mint, self._tsdb.options.min_block_ms))
+
+    def _cut(self, maxt: int) -> None:
         tsdb = self._tsdb
         mint = tsdb.head.mint
-        maxt = int(range_end(mint, tsdb.options.min_block_ms))
         tsdb.jobs.run(lambda: self._close_time(maxt))
         if tsdb.blocks.maxt < maxt:
             # Otherwise an earlier run wrote it and could not go on.

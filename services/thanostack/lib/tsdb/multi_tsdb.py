@@ -59,6 +59,7 @@ class MultiTSDB:
         self._tenants: dict[Tenant, TSDB] = {}
         self._quarantined: dict[Tenant, str] = {}
         self._retries: dict[Tenant, tuple[float, float]] = {}
+        self._refusal = ""
         self._opening = threading.Lock()
         self._closed = False
 
@@ -105,7 +106,9 @@ class MultiTSDB:
             self._report(message, {"tenant": tenant, **facts})
 
         options = self._options_of(tenant)
-        return TSDB(self.folder / tenant, options, clock=self._clock, report=report)
+        tsdb = TSDB(self.folder / tenant, options, clock=self._clock, report=report)
+        tsdb.refusal = self._refusal
+        return tsdb
 
     def tsdb(self, tenant: Tenant) -> TSDB:
         """Return a tenant's storage, creating it on the first write.
@@ -114,7 +117,7 @@ class MultiTSDB:
             Quarantined: if its directory could not be opened at start.
             LimitExceeded: if there are as many tenants as there may be.
             StorageUnwritable: if a new directory cannot be made.
-            NotReady: after `close`.
+            NotReady: after `close`, and for a new one while writes are refused.
         """
         found = self._tenants.get(tenant)
         if found is not None:
@@ -125,6 +128,8 @@ class MultiTSDB:
             if tenant in self._quarantined:
                 raise Quarantined(f"tenant {tenant}", self._quarantined[tenant])
             if tenant not in self._tenants:
+                if self._refusal:
+                    raise NotReady(self._refusal)
                 if len(self._tenants) >= self.options.tenants_max:
                     raise LimitExceeded("tenants", self.options.tenants_max, len(self._tenants) + 1)
                 self._tenants = {**self._tenants, tenant: self._open(tenant)}
@@ -148,6 +153,33 @@ class MultiTSDB:
         self._options_of = options_of
         for tenant, tsdb in self._tenants.items():
             tsdb.options = options_of(tenant)
+
+    def refuse_writes(self, reason: str) -> None:
+        """Refuse writes to every tenant, new ones too, or take them again if the reason is empty.
+
+        See `TSDB.refuse_writes`. Tenants are not pruned meanwhile.
+        """
+        with self._opening:
+            self._refusal = reason
+            for tsdb in self._tenants.values():
+                tsdb.refuse_writes(reason)
+
+    def flush(self, is_wanted: Callable[[], bool]) -> dict[Tenant, str]:
+        """Cut all that heads hold into blocks, while writes are refused; blocking.
+
+        Args:
+            is_wanted: asked before each block; when it is not, the rest stays in the heads.
+
+        Returns:
+            Why a tenant's data is not, or not all, in blocks: the disk, or a quarantine.
+        """
+        failures = {}
+        for tenant, tsdb in self._tenants.items():
+            try:
+                Maintenance(tsdb).flush(is_wanted)
+            except (ThanostackError, OSError) as error:
+                failures[tenant] = str(error)
+        return {**failures, **self._quarantined}
 
     def maintain(self) -> None:
         """Do the background work that is due for every tenant; blocking."""
@@ -198,6 +230,8 @@ class MultiTSDB:
 
     def _prune(self, tenant: Tenant, tsdb: TSDB) -> None:
         with self._opening:
+            if self._refusal:
+                return
             # A write meanwhile finds the storage closed, is told to retry, and revives the tenant.
             tsdb.close()
             tenants = {name: t for name, t in self._tenants.items() if name != tenant}

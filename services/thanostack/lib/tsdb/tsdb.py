@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from thanostack.lib.foundation.clock import Clock, SystemClock
-from thanostack.lib.foundation.errors import StorageUnwritable, ThanostackError
+from thanostack.lib.foundation.errors import NotReady, StorageUnwritable, ThanostackError
 from thanostack.lib.kernels import head_append, label_canonical
 from thanostack.lib.model.label_order import merge_series
 from thanostack.lib.model.label_runs import Int64Array, Uint8Array
@@ -96,6 +96,8 @@ class TSDB:
         self.maintenance = threading.Lock()
         self._closed = False
         self.is_closing = False
+        self.refusal = ""
+        """Why writes are refused; empty while they are taken."""
         self.last_append_ms = self.clock.now_ms()
         self._silent_until_s = -math.inf
         try:
@@ -215,6 +217,15 @@ class TSDB:
             self._try_flush()
         return self._result(columns, outcome.tolist(), statuses, created)
 
+    def refuse_writes(self, reason: str) -> None:
+        """Refuse writes for a reason, or take them again if it is empty; not for the event loop.
+
+        By the time this returns, what was acknowledged before is readable, and a write that comes
+        later fails with NotReady.
+        """
+        # A job: it has writes before it and writes behind it, and none is both.
+        self.jobs.run(lambda: setattr(self, "refusal", reason))
+
     def _forgive_duplicates(
         self, columns: WriteColumns, outcome: Int64Array, earliest: int, body: Uint8Array,
         version: int,
@@ -229,6 +240,8 @@ class TSDB:
     def _check_writable(self) -> None:
         if self._closed:
             raise StorageUnwritable("the storage is closed")
+        if self.refusal:
+            raise NotReady(self.refusal)
         if self.head.pending_bytes > _PENDING_MAX:
             # Closed chunks pile up in memory while their file refuses them: stop taking more.
             self.head.flush_closed()
