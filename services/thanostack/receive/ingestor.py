@@ -6,11 +6,12 @@ open ──replay──> default tenant ──> maintenance every few seconds �
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, Final
 
-from thanostack.lib.foundation.errors import ThanostackError
+from thanostack.lib.foundation.errors import NotReady, Quarantined, ThanostackError
 from thanostack.lib.foundation.ids import Tenant
 from thanostack.lib.storeapi.server import LabeledStore, external_run
 from thanostack.lib.tsdb.multi_tsdb import MultiTSDB
@@ -53,7 +54,7 @@ class Ingestor:
         self._process.supervisor.release("storage", self._close)
         # Upstream: the default tenant is created eagerly, so that an endpoint has labels at once.
         default = Tenant(self._settings.receive_default_tenant_id)
-        if default not in self.storage.quarantined():
+        with contextlib.suppress(Quarantined, NotReady):  # being drained, it gets no new tenants
             await asyncio.to_thread(self.storage.tsdb, default)
         self._process.log.info(
             "storage is open",

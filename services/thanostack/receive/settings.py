@@ -303,6 +303,12 @@ class TSDBFlags(LogAndTracingFlags):
         "When the WAL is forced to disk: at the end of a segment (as upstream; survives a killed "
         "process), at intervals, or before every acknowledgement (survives power loss).",
     )
+    receive_enable_drain: bool = ours(
+        "receive.enable-drain",
+        "false",
+        "Offer /-/drain on the HTTP port, by which all data goes into blocks and no write is taken "
+        "until told otherwise; see docs/components/receive.md. Protect it by --http.config.",
+    )
     tsdb_no_lockfile: bool = flag(
         "tsdb.no-lockfile", "false", "Do not take the lock file of a tenant's folder."
     )
@@ -448,4 +454,10 @@ class ReceiveSettings(  # noqa: D101 - the module's docstring speaks
                 "--receive.tenant-certificate-field needs certificates of senders: give "
                 "--remote-write.server-tls-cert, -key and -client-ca"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_something_to_drain(self) -> Self:
+        if self.receive_enable_drain and self.role == "RouterOnly":
+            raise ValueError("a router stores nothing: leave --receive.enable-drain out")
         return self

@@ -10,7 +10,7 @@ HTTP  ──serves at once: metrics and probes show the replay
 writes ─serves at once: 503 until ready
 storage replayed in a thread, hashrings and kernels loaded
 gRPC  ──serves when storage is open
-ready ──when hashrings are there as well
+ready ──when hashrings are there as well, and no drain was asked for
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from thanostack.lib.foundation.ids import Tenant
 from thanostack.lib.hashring import Hashrings
 from thanostack.lib.storeapi.server import SelectLimits, StoreServer
 from thanostack.lib.tenancy.rule import TenantRule
+from thanostack.receive.drain import Drain, require_unmarked
+from thanostack.receive.drain_api import drain_routes, no_drain_routes
 from thanostack.receive.grpc_api import ReceiveServicer, WriteForwarded, of_router, of_storage
 from thanostack.receive.http_api import WriteAPI, WriteOptions, WriteTarget
 from thanostack.receive.ingestor import Ingestor
@@ -103,6 +105,11 @@ class Receiver:
             if settings.role != "RouterOnly"
             else None
         )
+        self._drain = (
+            Drain(self.ingestor.storage, process, self._show_readiness)
+            if self.ingestor and settings.receive_enable_drain
+            else None
+        )
         self._routing = (
             Routing(
                 settings,
@@ -139,7 +146,15 @@ class Receiver:
         plain_errors(pages)
         pages.include_router(common_routes(self._process.probes, self._process.registry))
         pages.include_router(self._status_routes())
+        pages.include_router(self._drain_routes())
         return pages
+
+    def _drain_routes(self) -> APIRouter:
+        if self._drain is not None:
+            return drain_routes(self._drain)
+        if self.ingestor is None:
+            return no_drain_routes("a router stores nothing: there is nothing to drain")
+        return no_drain_routes("draining is not enabled: start with --receive.enable-drain")
 
     def write_api(self) -> WriteAPI:
         """Return the application of the remote-write port."""
@@ -212,12 +227,17 @@ class Receiver:
         """Open the storage, load the hashrings, as far as the role has them, and the kernels.
 
         Raises:
-            SettingsInvalid: if hashrings given as text cannot be used.
+            SettingsInvalid: if hashrings given as text cannot be used, or the data folder is being
+                drained and that is not enabled.
         """
+        if self.ingestor is not None and self._drain is None:
+            require_unmarked(self._settings.tsdb_path)
         if self._routing is not None:
             self._routing.start()
         if self.ingestor is not None:
             await self.ingestor.open()
+        if self._drain is not None:
+            self._drain.opened()
         if self._routing is not None:
             # Behind the storage, so that it is released before: forwards may still write here.
             self._process.supervisor.release("peers", self._routing.close)
@@ -225,7 +245,7 @@ class Receiver:
         await asyncio.to_thread(kernel_pool.load, "receive", self._kernels())
 
     def opened(self) -> None:
-        """Become ready, at once or when hashrings are loaded."""
+        """Become ready, unless it drains: at once, or when hashrings are loaded."""
         self._is_open = True
         self._show_readiness()
 
@@ -280,7 +300,9 @@ class Receiver:
     def _show_readiness(self) -> None:
         if not self._is_open:
             return
-        if self._routing is not None and self._routing.rings.loaded is None:
+        if self._drain is not None and not self._drain.is_serving:
+            self._process.probes.set_not_ready(self._drain.state)
+        elif self._routing is not None and self._routing.rings.loaded is None:
             self._process.probes.set_not_ready(self._routing.rings.trouble)
         elif not self._process.supervisor.is_stopping:
             self._process.probes.set_ready()

@@ -15,7 +15,7 @@ from thanostack.lib.tenancy.names import checked_tenant
 from thanostack.query.settings import QuerySettings
 from thanostack.receive.settings import ReceiveSettings
 from thanostack.runtime.label_flags import parse_labels
-from thanostack.runtime.settings import flag, ours
+from thanostack.runtime.settings import flag, ours, refused
 
 
 class StandaloneSettings(QuerySettings, ReceiveSettings):
@@ -40,6 +40,12 @@ class StandaloneSettings(QuerySettings, ReceiveSettings):
         "ketama",
         "How rings that name no algorithm place series; only here ketama is the default, which "
         "moves few series when a ring changes. All receivers of a ring must agree.",
+    )
+    receive_enable_drain: bool = refused(
+        "receive.enable-drain",
+        "false",
+        "Offer /-/drain on the HTTP port.",
+        hint="no other receiver goes on while standalone drains: leave it out",
     )
     demo: bool = ours(
         "demo",
