@@ -22,7 +22,14 @@ from thanostack.lib.pb import store_pb2
 from thanostack.receive.drain import MARKER
 from thanostack.testing import held_samples
 from thanostack.testing.bodies import request_body
-from thanostack.testing.processes import free_port, our_query, running, thanostack, until
+from thanostack.testing.processes import (
+    free_port,
+    our_query,
+    our_receive,
+    running,
+    thanostack,
+    until,
+)
 
 pytestmark = pytest.mark.enable_socket
 N_KILLS, N_WRITERS, N_PODS = 3, 4, 5
@@ -61,6 +68,25 @@ class Node:
         return until(state, there)
 
 
+def post(port, tenant, body):
+    """Return the status, 0 for none, and the Retry-After header."""
+    headers = {
+        "Content-Encoding": "snappy",
+        "Content-Type": "application/x-protobuf",
+        "THANOS-TENANT": tenant,
+    }
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("POST", "/api/v1/receive", body, headers)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status, answer.headers.get("Retry-After")
+    except (OSError, http.client.HTTPException):
+        return 0, None
+    finally:
+        connection.close()
+
+
 class Writer(threading.Thread):
     """Sends samples of ever later times; what gets 503, or no answer, it sends again."""
 
@@ -88,21 +114,7 @@ class Writer(threading.Thread):
                 return
 
     def post(self, t):
-        headers = {
-            "Content-Encoding": "snappy", "Content-Type": "application/x-protobuf",
-            "THANOS-TENANT": self.tenant,
-        }  # fmt: skip
-        body = request_body(self.series([t]))
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            connection.request("POST", "/api/v1/receive", body, headers)
-            answer = connection.getresponse()
-            answer.read()
-            return answer.status, answer.headers.get("Retry-After")
-        except (OSError, http.client.HTTPException):
-            return 0, None
-        finally:
-            connection.close()
+        return post(self.port, self.tenant, request_body(self.series([t])))
 
     def series(self, times, **more):
         for pod in range(N_PODS):
@@ -235,3 +247,27 @@ def test_killed_while_it_drains(tmp_path):
                 begun = time.monotonic()
                 time.sleep(source.random() * KILLED_WITHIN_S)
                 server.kill()
+
+
+def test_a_router_takes_a_drained_node_for_one_that_is_away(tmp_path):
+    """Its senders are told to come back, and are served once the node is back."""
+    node = Node(tmp_path / "data")
+    ring = json.dumps([{"endpoints": [f"127.0.0.1:{node.ports['grpc_port']}"]}])
+    with node.serve() as server, our_receive(
+        tmp_path / "router", f"--receive.hashrings={ring}", replica="router"
+    ) as router:  # fmt: skip
+        server.wait_ready()
+        router.wait_ready()
+
+        def send():
+            body = request_body([({"__name__": "sent"}, [(int(time.time() * 1000), 1.0)])])
+            return post(router.write_port, "a", body)
+
+        assert send() == (200, None)
+        node.ask("POST")
+        status, retry_after = send()
+        assert (status, bool(retry_after)) == (503, True)
+        node.until("drained")
+        assert send()[0] == 503
+        node.ask("DELETE")
+        until("the router to try again", lambda: send()[0] == 200)
