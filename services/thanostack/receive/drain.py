@@ -23,14 +23,16 @@ import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from prometheus_client import CollectorRegistry, Gauge
 
 from thanostack.lib.foundation.errors import NotReady, SettingsInvalid, StorageUnwritable
 from thanostack.lib.tsdb.block_meta import sync_folder
-from thanostack.lib.tsdb.multi_tsdb import MultiTSDB
 from thanostack.runtime.process import Process
+
+if TYPE_CHECKING:
+    from thanostack.lib.tsdb.multi_tsdb import MultiTSDB
 
 DrainState = Literal["serving", "draining", "drained", "failed"]
 MARKER: Final = "thanostack-drain"

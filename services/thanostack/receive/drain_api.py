@@ -13,61 +13,61 @@ not take the note; 404 with a hint where there is nothing to drain or it is not 
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING, Final
 
-from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
+import orjson
 
 from thanostack.lib.foundation.errors import ThanostackError
-from thanostack.receive.drain import Drain
 from thanostack.runtime.error_mapping import error_text, http_status, retry_after_s
+from thanostack.runtime.http_common import ASGI, JSON, Answer, Receive, Scope, Send, send_answer
 
-PATH = "/-/drain"
+if TYPE_CHECKING:
+    from thanostack.receive.drain import Drain
+
+PATH: Final = "/-/drain"
+_NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")
+_METHOD_NOT_ALLOWED: Final = Answer(
+    405, b"Method Not Allowed\n", headers=((b"allow", b"DELETE, GET, POST"), _NO_SNIFF)
+)
 
 
-def drain_routes(drain: Drain) -> APIRouter:
-    """Return the routes of a receiver that may be drained."""
-    router = APIRouter(include_in_schema=False)
+class DrainPages:
+    """The path, before the application that has all others.
 
-    @router.get(PATH)
-    def show() -> Response:
-        # Not async, and elsewhere in a thread: there may be thousands of tenants.
-        return _shown(drain, 200)
+    Args:
+        drain: of the receiver, or in words why there is none.
+        behind: that application.
+    """
 
-    @router.post(PATH)
-    async def begin() -> Response:
-        try:
+    def __init__(self, drain: Drain | str, behind: ASGI) -> None:
+        self._drain, self._behind = drain, behind
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http" or scope["path"] != PATH:
+            await self._behind(scope, receive, send)
+        elif isinstance(self._drain, str):
+            await send_answer(send, _text(404, self._drain))
+        else:
+            await send_answer(send, await _answer(self._drain, scope["method"]))
+
+
+async def _answer(drain: Drain, method: str) -> Answer:
+    try:
+        if method == "POST":
             await drain.begin()
-        except ThanostackError as error:
-            return _refusal(error)
-        return await asyncio.to_thread(_shown, drain, 202)
-
-    @router.delete(PATH)
-    async def end() -> Response:
-        try:
+        elif method == "DELETE":
             await drain.end()
-        except ThanostackError as error:
-            return _refusal(error)
-        return await asyncio.to_thread(_shown, drain, 200)
-
-    return router
-
-
-def no_drain_routes(reason: str) -> APIRouter:
-    """Return routes that say why there is no drain."""
-    router = APIRouter(include_in_schema=False)
-
-    @router.api_route(PATH, methods=["GET", "POST", "DELETE"])
-    async def refuse(_: Request) -> Response:
-        return PlainTextResponse(f"{reason}\n", 404)
-
-    return router
+        elif method != "GET":
+            return _METHOD_NOT_ALLOWED
+    except ThanostackError as error:
+        seconds = retry_after_s(error)
+        retry = () if seconds is None else ((b"retry-after", b"%d" % seconds),)
+        return _text(http_status(error), error_text(error), *retry)
+    # In a thread: there may be thousands of tenants.
+    body = await asyncio.to_thread(lambda: orjson.dumps(drain.status()))
+    return Answer(202 if method == "POST" else 200, body, JSON)
 
 
-def _shown(drain: Drain, status: int) -> Response:
-    return JSONResponse(drain.status(), status)
-
-
-def _refusal(error: ThanostackError) -> Response:
-    seconds = retry_after_s(error)
-    headers = {} if seconds is None else {"Retry-After": str(seconds)}
-    return PlainTextResponse(f"{error_text(error)}\n", http_status(error), headers)
+def _text(status: int, text: str, *headers: tuple[bytes, bytes]) -> Answer:
+    return Answer(status, f"{text}\n".encode(errors="replace"), headers=(_NO_SNIFF, *headers))

@@ -27,7 +27,7 @@ from thanostack.lib.hashring import Hashrings
 from thanostack.lib.storeapi.server import SelectLimits, StoreServer
 from thanostack.lib.tenancy.rule import TenantRule
 from thanostack.receive.drain import Drain, require_unmarked
-from thanostack.receive.drain_api import drain_routes, no_drain_routes
+from thanostack.receive.drain_api import DrainPages
 from thanostack.receive.grpc_api import ReceiveServicer, WriteForwarded, of_router, of_storage
 from thanostack.receive.http_api import WriteAPI, WriteOptions, WriteTarget
 from thanostack.receive.ingestor import Ingestor
@@ -43,7 +43,7 @@ from thanostack.runtime import kernel_pool
 from thanostack.runtime.grpc_client import Dial, dial_plain
 from thanostack.runtime.grpc_metrics import GrpcMetrics
 from thanostack.runtime.grpc_server import GrpcOptions, GrpcServer
-from thanostack.runtime.http_common import common_routes, plain_errors
+from thanostack.runtime.http_common import ASGI, common_routes, plain_errors
 from thanostack.runtime.http_server import HTTPServer, listen
 from thanostack.runtime.kernel_cache import ROUTE_PATH, WRITE_PATH
 from thanostack.runtime.metrics import HTTPMetrics
@@ -140,21 +140,18 @@ class Receiver:
         assert self.ingestor is not None
         return self.ingestor.service
 
-    def pages(self) -> FastAPI:
+    def pages(self) -> ASGI:
         """Return the application of the HTTP port."""
         pages = FastAPI(title="thanostack receive", docs_url=None, redoc_url=None)
         plain_errors(pages)
         pages.include_router(common_routes(self._process.probes, self._process.registry))
         pages.include_router(self._status_routes())
-        pages.include_router(self._drain_routes())
-        return pages
+        return DrainPages(self._drain or self._no_drain(), pages)
 
-    def _drain_routes(self) -> APIRouter:
-        if self._drain is not None:
-            return drain_routes(self._drain)
+    def _no_drain(self) -> str:
         if self.ingestor is None:
-            return no_drain_routes("a router stores nothing: there is nothing to drain")
-        return no_drain_routes("draining is not enabled: start with --receive.enable-drain")
+            return "a router stores nothing: there is nothing to drain"
+        return "draining is not enabled: start with --receive.enable-drain"
 
     def write_api(self) -> WriteAPI:
         """Return the application of the remote-write port."""

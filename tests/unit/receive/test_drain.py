@@ -100,6 +100,7 @@ async def test_the_way_through_all_states(tmp_path):
         assert (shown["state"], shown["error"]) == ("serving", None)
         assert shown["tenants"]["a"] == {"blocks": [], "uploaded": False}
         assert (life.metric(), await life.ready()) == (["serving"], (200, "OK"))
+        assert (await life.ask("PUT", 405)).headers[b"allow"] == b"DELETE, GET, POST"
         assert (await life.ask("POST", 202))["state"] == "draining"
         assert (await life.ready())[0] == 503
         shown = await life.until("drained")
