@@ -48,7 +48,8 @@ format: $(STAMP) ## Format and mend what can be mended
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
 
-interop: kernels ## Against the real Prometheus and Thanos, built by package name into a cache
+interop: kernels ## Against the real Prometheus and Thanos, built by package name into a cache; as root
+	$(BIN)/python tests/interop/tools.py
 	$(BIN)/python tests/interop/peers/build.py
 	$(BIN)/python -m pytest tests/interop $(PYTEST)
 
@@ -56,8 +57,10 @@ bench: kernels ## Measure against the peers in one run; prints the tables of doc
 	$(BIN)/python tests/interop/peers/build.py
 	$(BIN)/python tests/benchmarks/run.py
 
-soak: kernels ## Crash loops that are longer than CI should be
+soak: kernels ## Crash loops and faults that are longer than CI should be
 	$(BIN)/python tests/simulation/crash_loop.py --kills 2000
+	$(BIN)/python tests/simulation/receive_faults.py --runs 40
+	$(BIN)/python tests/simulation/receive_faults.py --runs 20 --hostile
 
 lock: ## Resolve the dependencies anew
 	$(BIN)/uv pip compile -q pyproject.toml --group dev --universal --generate-hashes \

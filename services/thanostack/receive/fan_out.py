@@ -1,10 +1,16 @@
 """One request on its way to the nodes that get a part of it, until its fate is settled.
 
     forwards ──CallEnd──> FanOut ──Answer──> Quorum ──Verdict──> settled
-                  timeout ──cancels what is open──^
+        │          timeout ──cancels what is open──^
+        └──NOT_TRIED──> postponed ──the others are not enough──> tried after all
 
 Settled is not finished: what is still open goes on in the background until the timeout, so that
 every replica that can have the data gets it.
+
+A forward to a node that is believed to be down is *postponed*: it costs a request nothing as long
+as the other nodes are enough. It is tried as soon as they may not be, when more nodes are in
+trouble than a quorum can spare, or one of the others takes long: a node that is back is no reason
+to refuse a write, and whether it is back only a try can tell.
 
 Everything here runs on one event loop.
 """
@@ -13,7 +19,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final, NamedTuple, Protocol
 
 from thanostack.lib.foundation.errors import (
     InvalidInput,
@@ -28,6 +35,7 @@ from thanostack.runtime.error_mapping import GrpcCode
 from thanostack.runtime.grpc_metrics import code_name
 from thanostack.runtime.http2_client import CallEnd
 
+PATIENCE_S: Final = 0.2
 _REASONS_SHOWN: Final = 8
 _REASON_CHARACTERS_MAX: Final = 300
 _ANSWERS: Final = {
@@ -52,6 +60,16 @@ class Cancellable(Protocol):
 
     def cancel(self, end: CallEnd) -> None:
         """End it with what is given."""
+
+
+class _Postponed(NamedTuple):
+    """A forward that is not tried yet: what it would answer, and how to try it."""
+
+    series: Int32Array
+    first: int
+    node: str
+    end: CallEnd
+    attempt: Callable[[], None]
 
 
 def answer_of(end: CallEnd) -> Answer:
@@ -81,6 +99,9 @@ class FanOut:
         loop = asyncio.get_running_loop()
         self.settled: asyncio.Future[Verdict] = loop.create_future()
         self._timer = loop.call_later(timeout_s, self._expire)
+        self._loop, self._impatience = loop, self._timer
+        self._postponed: list[_Postponed] = []
+        self._in_trouble: set[str] = set()
 
     def begun(self, key: int, forward: Cancellable) -> None:
         """Remember a forward that is open, to be given up at the timeout."""
@@ -94,13 +115,53 @@ class FanOut:
         """Take what one node says to one replica of some series, whose numbers begin at `first`."""
         answer = answer_of(end)
         if answer is not Answer.SUCCESS:
+            self._in_trouble.add(node)
             text = f"{code_name(end.code)}: {end.text[:_REASON_CHARACTERS_MAX]}"
             self._reasons[node, text] += len(series)
         self._quorum.add(series, first, answer)
         if not self.settled.done() and (verdict := self._quorum.verdict()) is not None:
             self.settled.set_result(verdict)
+        self._look_at_postponed()
         if self._quorum.is_complete:
             self._timer.cancel()
+
+    def postpone(
+        self, series: Int32Array, first: int, node: str, end: CallEnd,
+        attempt: Callable[[], None],
+    ) -> None:  # fmt: skip
+        """Take note of a forward to a node that is down.
+
+        Args:
+            series: see `answer`, which is told if the forward turns out not to be needed.
+            first: as well.
+            node: as well.
+            end: as well.
+            attempt: called once if the forward is needed; tries it.
+        """
+        self._in_trouble.add(node)
+        if not self._postponed:
+            self._impatience = self._loop.call_later(
+                min(PATIENCE_S, self._timeout_s / 2), self._try_postponed
+            )
+        self._postponed.append(_Postponed(series, first, node, end, attempt))
+        self._look_at_postponed()
+
+    def _look_at_postponed(self) -> None:
+        if not self._postponed:
+            return
+        if self.settled.done():
+            self._impatience.cancel()
+            while self._postponed:
+                kept = self._postponed.pop()
+                self.answer(kept.series, kept.first, kept.node, kept.end)
+        elif len(self._in_trouble) > self._quorum.replicas - self._quorum.needed:
+            self._try_postponed()
+
+    def _try_postponed(self) -> None:
+        self._impatience.cancel()
+        postponed, self._postponed = self._postponed, []
+        for kept in postponed:
+            kept.attempt()
 
     def error(self, verdict: Verdict) -> ThanostackError | None:
         """Return what a request with this verdict failed with, None if it did not."""

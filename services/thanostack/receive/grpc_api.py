@@ -76,7 +76,7 @@ class ReceiveServicer:
         write: does the writing.
         stores: answers the StoreAPI.
         metrics: told about every request.
-        probes: while not ready, writes are answered Unavailable.
+        probes: until ready, writes are answered Unavailable.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class ReceiveServicer:
         Raises:
             ThanostackError: as the module's table says.
         """
-        if not self._probes.is_ready:
+        if not self._probes.takes_requests:
             raise NotReady(f"not ready: {self._probes.reason}")
         outcome = self._write(np.frombuffer(request, np.uint8))
         error = outcome.error()

@@ -124,7 +124,7 @@ class WriteAPI:
         target: does the writing.
         options: how requests are taken.
         metrics: told about every request.
-        probes: while not ready, writes are answered 503.
+        probes: until ready, writes are answered 503.
         log: told about failures of ours.
         pages: answers every other path.
         admission: limits and relabeling; None for none.
@@ -274,7 +274,7 @@ class WriteAPI:
         return outcome
 
     def _identify(self, request: _Request) -> None:
-        if not self._probes.is_ready:
+        if not self._probes.takes_requests:
             raise NotReady(f"not ready: {self._probes.reason}")
         request.tenant = self._rule.tenant_of(request.headers, request.certificate)
 

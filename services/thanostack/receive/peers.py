@@ -1,12 +1,13 @@
 """The other receivers, as a router sees them: one connection each, a bounded queue, a back-off.
 
-    forward ──down──> UNAVAILABLE at once
+    forward ──down──> NOT_TRIED at once
        └──> [queue] ──at most `workers` at a time──> call ──> answer
                  └──more bytes than allowed──> UNAVAILABLE at once
 
 A peer that answers UNAVAILABLE, or cannot be reached, is down for a while: 100 ms, twice as long
 with each further failure, up to a bound, shortened at random so that routers do not come back all
-at once. A change of the ring makes every peer be tried again.
+at once. A change of the ring makes every peer be tried again, and so does a forward that a request
+depends on (`must_try`): a peer that is back is of use before its pause is over.
 
 Upstream counts each failure of calls that run at the same time, so that one lost connection makes
 five steps; here only a failure of a peer that was up is a step.
@@ -29,6 +30,7 @@ from thanostack.runtime.error_mapping import GrpcCode
 from thanostack.runtime.http2_client import CallEnd, OnEnd
 
 FIRST_BACKOFF_S: Final = 0.1
+NOT_TRIED: Final = CallEnd(GrpcCode.UNAVAILABLE, "not tried: it failed a moment ago")
 INGESTOR: Final = "IngestorOnly"
 
 
@@ -104,16 +106,18 @@ class Forward:
         message: gRPC's, prefix included.
         on_end: called once.
         is_replication: whether this router made the replica that it carries.
+        must_try: whether it is sent even to a peer that is down.
         queued_s: when it was handed over.
     """
 
-    __slots__ = ("call", "is_over", "is_replication", "message", "on_end", "queued_s")
+    __slots__ = ("call", "is_over", "is_replication", "message", "must_try", "on_end", "queued_s")
 
     def __init__(
-        self, message: memoryview, on_end: OnEnd, *, is_replication: bool, queued_s: float
-    ) -> None:
+        self, message: memoryview, on_end: OnEnd, *,
+        is_replication: bool, must_try: bool, queued_s: float,
+    ) -> None:  # fmt: skip
         self.message, self.on_end, self.queued_s = message, on_end, queued_s
-        self.is_replication = is_replication
+        self.is_replication, self.must_try = is_replication, must_try
         self.call: OpenCall | None = None
         self.is_over = False
 
@@ -165,22 +169,25 @@ class Peer:
         return self.backoff.is_down
 
     def forward(
-        self, message: memoryview, on_end: OnEnd, *, is_replication: bool = True
-    ) -> Forward:
+        self, message: memoryview, on_end: OnEnd, *,
+        is_replication: bool = True, must_try: bool = False,
+    ) -> Forward:  # fmt: skip
         """Send a message when its turn comes.
 
         Args:
             message: gRPC's; as `UnaryChannel.call` says.
             on_end: called once, perhaps before this returns.
             is_replication: whether this router made the replica that it carries.
+            must_try: whether it is sent even if the peer is down; else it ends with NOT_TRIED then.
         """
         forward = Forward(
-            message, on_end, is_replication=is_replication, queued_s=self._clock.monotonic_s()
-        )
-        if self.is_down:
-            self._refuse(forward, "not tried: it failed a moment ago")
+            message, on_end, is_replication=is_replication, must_try=must_try,
+            queued_s=self._clock.monotonic_s(),
+        )  # fmt: skip
+        if self.is_down and not must_try:
+            self._refuse(forward, NOT_TRIED)
         elif self.held_bytes + len(message) > self._options.queue_bytes_max and self.held_bytes:
-            self._refuse(forward, "too many bytes wait for it")
+            self._refuse(forward, CallEnd(GrpcCode.UNAVAILABLE, "too many bytes wait for it"))
         else:
             self.held_bytes += len(message)
             self._queue.append(forward)
@@ -198,22 +205,22 @@ class Peer:
         if not self._queue and not self._n_running:
             self._idle.set()
 
-    def _refuse(self, forward: Forward, text: str) -> None:
+    def _refuse(self, forward: Forward, end: CallEnd) -> None:
         forward.is_over = True
-        forward.on_end(CallEnd(GrpcCode.UNAVAILABLE, text))
+        forward.on_end(end)
 
-    def _drop(self, forward: Forward, text: str) -> None:
+    def _drop(self, forward: Forward) -> None:
         self.held_bytes -= len(forward.message)
         if not forward.is_over:
-            self._refuse(forward, text)
+            self._refuse(forward, NOT_TRIED)
 
     def _begin_next(self) -> None:
         while self._queue and self._n_running < self._options.workers:
             forward = self._queue.popleft()
             if forward.is_over:
                 self.held_bytes -= len(forward.message)
-            elif self.is_down:
-                self._drop(forward, "not tried: it failed a moment ago")
+            elif self.is_down and not forward.must_try:
+                self._drop(forward)
             else:
                 self._begin(forward)
 

@@ -37,7 +37,7 @@ from thanostack.lib.remotewrite.split import Part, split_by_label
 from thanostack.lib.tenancy.names import tenant_of_bytes
 from thanostack.lib.tsdb.options import WriteResult
 from thanostack.receive.fan_out import Cancellable, FanOut
-from thanostack.receive.peers import Peers
+from thanostack.receive.peers import NOT_TRIED, Peers
 from thanostack.receive.quorum import Quorum, quorum_of
 from thanostack.receive.routing_metrics import RoutingMetrics
 from thanostack.receive.service import INLINE_BYTES_MAX, Outcome
@@ -276,7 +276,7 @@ class Router:
 
     def _send(
         self, fan_out: FanOut, batch: _Batch, share: Share, content: Uint8Array,
-        *, is_replication: bool,
+        *, is_replication: bool, must_try: bool = False,
     ) -> None:  # fmt: skip
         key, address = next(self._keys), batch.ring.endpoints[share.node].address
 
@@ -284,8 +284,13 @@ class Router:
             fan_out.ended(key)
             if end.code is GrpcCode.UNAVAILABLE and self._options.is_sloppy and is_replication:
                 self._hand_over(fan_out, batch, share, content, end)
+            elif end is NOT_TRIED:
+                fan_out.postpone(share.series, batch.first, address, end, again)
             else:
                 fan_out.answer(share.series, batch.first, address, end)
+
+        def again() -> None:
+            self._send(fan_out, batch, share, content, is_replication=is_replication, must_try=True)
 
         opened: Cancellable
         if self._is_local(batch, share.node):
@@ -296,7 +301,7 @@ class Router:
             task.add_done_callback(self._tasks.discard)
         else:
             opened = self._peers.of(address).forward(
-                content.data, ended, is_replication=is_replication
+                content.data, ended, is_replication=is_replication, must_try=must_try
             )
         fan_out.begun(key, opened)
 

@@ -52,6 +52,8 @@ from thanostack.runtime.tls_options import GRPC_ALPN
 from thanostack.runtime.web_port import pages_port, web_port
 
 _WRITE_THREADS: Final = 4
+# As long as a Prometheus keeps samples back at most before it sends them (batch_send_deadline).
+_LAST_WRITES_S: Final = 5.0
 
 
 async def start(settings: ReceiveSettings, process: Process) -> None:
@@ -192,6 +194,7 @@ class Receiver:
             tls=settings.write_tls,
             # A router has to wait for others in any case, a splitter for several tenants.
             direct=None if self._routing is not None or split_label else application,
+            last_requests_s=_LAST_WRITES_S,
         )
 
     def _write_pages(self) -> FastAPI:

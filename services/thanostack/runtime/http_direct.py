@@ -23,6 +23,8 @@ from thanostack.runtime.http_common import Answer, headers_of
 
 WHOLE_BYTES_MAX: Final = 64 << 10
 PATIENCE_S: Final = 1.0
+LAST: Final = (b"connection", b"close")
+"""Among the headers of every response of a server that stops."""
 Header = tuple[bytes, bytes]
 
 
@@ -121,6 +123,7 @@ class DirectProtocol(HttpToolsProtocol):
             # Requests of one connection are answered in order.
             and (self.cycle is None or self.cycle.response_complete)  # type: ignore[redundant-expr]
             and not self.flow.write_paused
+            and LAST not in self.server_state.default_headers
         )
 
     def _hand_over(self) -> None:

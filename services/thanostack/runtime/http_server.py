@@ -10,6 +10,11 @@ request's scope under `CLIENT_CERTIFICATE`.
 
 Kept-alive connections are not closed for being idle before senders do it themselves: a Prometheus
 closes its own after five minutes.
+
+A stop closes the port, once it has what the kernel has accepted. Running requests end within the
+grace period. A connection that is idle may bring a request at this very moment, which nobody would
+answer if it was closed: where that matters, it has a while for one more, and the response to that
+says `Connection: close`.
 """
 
 from __future__ import annotations
@@ -27,12 +32,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from thanostack.lib.foundation.errors import SettingsInvalid
 from thanostack.runtime.http_common import CLIENT_CERTIFICATE
-from thanostack.runtime.http_direct import Direct, DirectProtocol
+from thanostack.runtime.http_direct import LAST, Direct, DirectProtocol
 from thanostack.runtime.tls_listener import TLSListener, client_certificate
 from thanostack.runtime.tls_ports import ServerTLS
 
 KEEP_ALIVE_S: Final = 330
 BACKLOG: Final = 1024
+_LOOK_S: Final = 0.05
 
 
 def parse_address(text: str, flag: str) -> tuple[str, int]:
@@ -106,6 +112,7 @@ class _Quiet(uvicorn.Server):
     """Leaves signals alone, and accepts through TLS where there is some."""
 
     tls: ServerTLS | None = None
+    last_requests_s = 0.0
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -122,10 +129,43 @@ class _Quiet(uvicorn.Server):
             listener.start()
             self.servers.append(listener)  # type: ignore[arg-type]
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.tls is None:
+            await self._accept_waiting(sockets or [])
+        for server in self.servers:
+            server.close()
+        self.server_state.default_headers = [*self.server_state.default_headers, LAST]
+        for connection in self.server_state.connections:
+            cycle = connection.cycle  # type: ignore[union-attr]
+            if cycle is not None and not cycle.response_complete:
+                cycle.keep_alive = False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.last_requests_s):
+                while self.server_state.connections:  # noqa: ASYNC110 - uvicorn tells nobody
+                    await asyncio.sleep(_LOOK_S)
+        await super().shutdown(sockets)
+
+    async def _accept_waiting(self, sockets: list[socket.socket]) -> None:
+        """Take the connections that were made but not accepted yet: a closed port resets them."""
+        loop = asyncio.get_running_loop()
+        for bound in sockets:
+            with contextlib.suppress(OSError):  # no more, or no more file descriptors
+                bound.setblocking(False)
+                while True:
+                    accepted, _ = bound.accept()
+                    await loop.connect_accepted_socket(self._plain_protocol, accepted)
+
     def _protocol(self) -> asyncio.Protocol:
         return _WithCertificate(
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
+
+    def _plain_protocol(self) -> asyncio.Protocol:
+        make: Any = self.config.http_protocol_class
+        protocol: asyncio.Protocol = make(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
 
 
 class HTTPServer:
@@ -137,6 +177,7 @@ class HTTPServer:
         grace_s: how long running requests may take once the stop begins.
         tls: of the port, with ALPN http/1.1; None for plain text.
         direct: of a port in plain text, answers what it can before the application is asked.
+        last_requests_s: how long idle connections have for one more request once the stop begins.
     """
 
     def __init__(
@@ -147,6 +188,7 @@ class HTTPServer:
         grace_s: float,
         tls: ServerTLS | None = None,
         direct: Direct | None = None,
+        last_requests_s: float = 0.0,
     ) -> None:
         assert tls is None or direct is None, "with TLS the application has to know the client"
         protocol: Any = functools.partial(DirectProtocol, direct) if direct else "httptools"
@@ -168,6 +210,7 @@ class HTTPServer:
             )
         )
         self._server.tls = tls
+        self._server.last_requests_s = min(last_requests_s, grace_s)
 
     @property
     def port(self) -> int:

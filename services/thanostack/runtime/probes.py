@@ -1,7 +1,10 @@
 """Whether the process is alive and whether it wants traffic: one state, many views.
 
-    starting --set_healthy--> healthy, not ready --set_ready--> ready
+    starting --set_healthy--> healthy, not ready --set_ready--> ready --set_stopping--> not ready
                                      ^----------set_not_ready(reason)---'
+
+A process that stops wants no further traffic, but answers what comes until its ports are closed:
+whoever sent it could not know yet.
 
 `/-/healthy` and `/-/ready`, the gRPC health service and `thanos_status{check}` all show it. A
 watcher is called with the new readiness whenever it may have changed.
@@ -27,7 +30,7 @@ class Probes:
 
     def __init__(self, component: str, registry: CollectorRegistry, log: Logger) -> None:
         self._log = log
-        self._healthy = self._ready = False
+        self._healthy = self._ready = self._was_ready = False
         self._reason = "starting"
         self._watchers: list[Callable[[bool], None]] = []
         status = Gauge(
@@ -47,6 +50,11 @@ class Probes:
     def is_ready(self) -> bool:
         """Return whether it wants traffic."""
         return self._ready
+
+    @property
+    def takes_requests(self) -> bool:
+        """Return whether it answers what comes: it is ready, or was until it began to stop."""
+        return self._ready or self._was_ready
 
     @property
     def reason(self) -> str:
@@ -69,6 +77,11 @@ class Probes:
     def set_not_ready(self, reason: str) -> None:
         """Ask for no traffic, for a reason that the probe's answer shows."""
         self._change(healthy=self._healthy, ready=False, reason=reason)
+
+    def set_stopping(self) -> None:
+        """Ask for no traffic from now on; what still comes is answered if it would have been."""
+        self._was_ready = self._ready
+        self.set_not_ready("stopping")
 
     def _change(self, *, healthy: bool, ready: bool, reason: str) -> None:
         changed = (healthy, ready, reason) != (self._healthy, self._ready, self._reason)

@@ -89,7 +89,7 @@ class Supervisor:
             async with self._stack, asyncio.TaskGroup() as self._group:
                 building = self._group.create_task(self._guarded("start", build()), name="start")
                 await self._stop.wait()
-                self._probes.set_not_ready("stopping")
+                self._probes.set_stopping()
                 self.was_starting = building.cancel()
                 await self._attempt_all_drains()
                 for task in list(self._tasks):

@@ -34,6 +34,7 @@ def web_port(
     config: tuple[str, str] = ("", ""),
     tls: ServerTLSOptions | None = None,
     direct: Direct | None = None,
+    last_requests_s: float = 0.0,
 ) -> HTTPServer:
     """Return a server of one port.
 
@@ -46,6 +47,7 @@ def web_port(
         config: flag and path of a web configuration file; no path for none.
         tls: that flags ask for; it goes before the file's.
         direct: asked before the application, where nothing has to be known of the client.
+        last_requests_s: how long idle connections have for one more request once the stop begins.
 
     Raises:
         SettingsInvalid: if a file is bad.
@@ -54,12 +56,15 @@ def web_port(
     own = process.tls.server(tls, name, alpn=HTTP_ALPN)
     if not path:
         asked_first = direct if own is None else None
-        return HTTPServer(application, bound, grace_s=grace_s, tls=own, direct=asked_first)
+        return HTTPServer(
+            application, bound, grace_s=grace_s, tls=own, direct=asked_first,
+            last_requests_s=last_requests_s,
+        )  # fmt: skip
     followed = _follow(path, flag, name, process)
     guard = WebGuard(application, followed.current, process.clock)
     if own is None and followed.current().tls is not None:
         own = _tls_of(followed, path, name, process)
-    return HTTPServer(guard, bound, grace_s=grace_s, tls=own)
+    return HTTPServer(guard, bound, grace_s=grace_s, tls=own, last_requests_s=last_requests_s)
 
 
 def pages_port(

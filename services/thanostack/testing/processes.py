@@ -60,6 +60,7 @@ class Server:
         http_port, grpc_port, write_port: where it listens; 0 where it does not.
         write_path: of its remote-write endpoint.
         ready_path: answers 200 when it serves.
+        host: its address; of another network namespace perhaps.
     """
 
     name: str
@@ -69,11 +70,12 @@ class Server:
     write_port: int = 0
     write_path: str = "/api/v1/receive"
     ready_path: str = "/-/ready"
+    host: str = "127.0.0.1"
 
     @property
     def url(self) -> str:
         """Return the base URL of its HTTP API."""
-        return f"http://127.0.0.1:{self.http_port}"
+        return f"http://{self.host}:{self.http_port}"
 
     def api(self, path: str, **parameters: Any) -> Any:
         """Return the `data` of a query API answer, warnings ignored.
@@ -140,7 +142,7 @@ class Server:
             RuntimeError: with the status and the text of the first refusal; later bodies are
                 not sent.
         """
-        connection = http.client.HTTPConnection("127.0.0.1", self.write_port, timeout=120)
+        connection = http.client.HTTPConnection(self.host, self.write_port, timeout=120)
         headers = {
             "Content-Encoding": "snappy",
             "Content-Type": "application/x-protobuf",

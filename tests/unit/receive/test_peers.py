@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from thanostack.lib.foundation.clock import ManualClock
-from thanostack.receive.peers import Backoff, Peer, PeerOptions, Peers
+from thanostack.receive.peers import NOT_TRIED, Backoff, Peer, PeerOptions, Peers
 from thanostack.receive.routing_metrics import RoutingMetrics
 from thanostack.runtime.error_mapping import GrpcCode
 from thanostack.runtime.http2_client import OK_END, CallEnd
@@ -125,6 +125,19 @@ async def test_an_unavailable_peer_is_left_alone_for_a_while(cluster):
     assert len(cluster.calls()) == 3
     cluster.calls()[1].on_end(OK_END)
     assert not cluster.peers.of("a:1").is_down
+
+
+async def test_what_must_be_tried_is(cluster):
+    """A pause is a belief; what depends on the peer is sent, and success ends the pause."""
+    cluster.forward(b"1")
+    cluster.calls()[0].on_end(DOWN)
+    peer = cluster.peers.of("a:1")
+    peer.forward(memoryview(b"2"), cluster.ends.append)
+    assert cluster.ends[1] is NOT_TRIED
+    peer.forward(memoryview(b"3"), cluster.ends.append, must_try=True)
+    assert [call.message for call in cluster.calls()] == [b"1", b"3"]
+    cluster.calls()[1].on_end(OK_END)
+    assert not peer.is_down
 
 
 async def test_other_failures_leave_a_peer_up(cluster):

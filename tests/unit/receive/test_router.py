@@ -22,6 +22,7 @@ from thanostack.lib.hashring import series_hashes
 from thanostack.lib.pb import prometheus_remote_pb2
 from thanostack.lib.remotewrite import forward
 from thanostack.lib.remotewrite.split import Part
+from thanostack.receive import fan_out
 from thanostack.receive.service import WriteService
 from thanostack.runtime.error_mapping import GrpcCode
 from thanostack.runtime.http2_client import OK_END, CallEnd
@@ -228,6 +229,42 @@ async def test_a_node_that_is_down_is_not_asked_again_at_once():
     dead.says = OK_END
     await write(cluster)
     assert len(dead.requests) == 6
+
+
+async def paused_node(**options):
+    """Return a cluster of three whose first node is back, which its router cannot know."""
+    cluster = Cluster(NODES[:3], replication_factor=3, **options)
+    cluster.nodes[NODES[0]].says = DOWN
+    assert (await write(cluster)).error() is None
+    assert cluster.peers.of(NODES[0]).is_down
+    cluster.nodes[NODES[0]].says = OK_END
+    return cluster
+
+
+async def test_a_node_that_is_back_is_tried_as_soon_as_another_is_down():
+    """A rolling restart: the next node goes a moment after the last one is ready."""
+    cluster = await paused_node()
+    cluster.nodes[NODES[1]].says = DOWN
+    assert (await write(cluster)).error() is None
+    assert (await write(cluster)).error() is None, "now two are believed to be down"
+    assert len(cluster.nodes[NODES[0]].requests) == 9
+
+
+async def test_a_node_that_is_back_is_tried_if_another_is_slow():
+    """Not waited for until the timeout, when it would be too late."""
+    cluster = await paused_node(timeout_s=5)
+    cluster.nodes[NODES[1]].says = None
+    begun = time.monotonic()
+    assert (await write(cluster)).error() is None
+    assert fan_out.PATIENCE_S <= time.monotonic() - begun < 2
+
+
+async def test_nodes_that_stay_down_are_tried_once_a_request():
+    """And the sender is told what they said."""
+    cluster = await paused_node()
+    cluster.nodes[NODES[0]].says = cluster.nodes[NODES[1]].says = DOWN
+    assert "Unavailable: cannot connect" in str((await write(cluster)).error())
+    assert len(cluster.nodes[NODES[0]].requests) == 6
 
 
 async def test_large_bodies_are_taken_apart_in_a_thread():

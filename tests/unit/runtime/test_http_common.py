@@ -55,6 +55,16 @@ async def test_probes_show_one_state(pages, probes, registry):
     assert seen[-2:] == [True, False]
 
 
+async def test_a_process_that_stops_answers_what_still_comes(probes):
+    """It wants no more, but who sent a request just now could not know; others wait for a start."""
+    probes.set_healthy()
+    probes.set_stopping()
+    assert (probes.is_ready, probes.takes_requests) == (False, False)
+    probes.set_ready()
+    probes.set_stopping()
+    assert (probes.is_ready, probes.takes_requests, probes.reason) == (False, True, "stopping")
+
+
 async def test_metrics_are_exposed_in_the_form_asked_for(pages):
     """The text format by default, OpenMetrics on request."""
     plain = await get(pages, "/metrics")

@@ -101,3 +101,75 @@ async def test_the_grace_period_is_kept():
     await serving
     writer.close()
     assert b"200" not in await reader.read()
+
+
+class Idle:
+    """A server that stops while a connection is idle, and that connection."""
+
+    direct_paths = frozenset({b"/"})
+
+    def __init__(self, *, is_direct=False, last_requests_s=5.0):
+        self.server = HTTPServer(
+            self, listen("127.0.0.1:0", "x"), grace_s=10, direct=self if is_direct else None,
+            last_requests_s=last_requests_s,
+        )  # fmt: skip
+        self.serving = asyncio.create_task(self.server.serve())
+
+    async def __call__(self, _scope, _receive, send):
+        await send_answer(send, Answer(200, b"done"))
+
+    def answer_now(self, _headers, _body):
+        return Answer(200, b"done")
+
+    async def connect(self):
+        """Return a connection that has had one response."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
+        assert b"close" not in await self.ask(reader, writer)
+        return reader, writer
+
+    async def ask(self, reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert (head[:15], await reader.readexactly(4)) == (b"HTTP/1.1 200 OK", b"done")
+        return head
+
+
+@pytest.mark.parametrize("is_direct", [False, True])
+async def test_an_idle_connection_has_one_more_request(is_direct):
+    """It may be on its way already; the response says that there will be no other."""
+    idle = Idle(is_direct=is_direct)
+    reader, writer = await idle.connect()
+    stopping = asyncio.create_task(idle.server.stop())
+    await asyncio.sleep(0.3)
+    with pytest.raises(OSError):
+        await asyncio.open_connection("127.0.0.1", idle.server.port)
+    assert b"\r\nconnection: close\r\n" in await idle.ask(reader, writer)
+    assert await reader.read() == b""
+    await asyncio.wait_for(stopping, 2)
+    await idle.serving
+    writer.close()
+
+
+async def test_a_connection_that_stays_idle_is_closed():
+    """After the time it has."""
+    idle = Idle(last_requests_s=0.2)
+    reader, writer = await idle.connect()
+    await asyncio.wait_for(idle.server.stop(), 2)
+    assert await reader.read() == b""
+    await idle.serving
+    writer.close()
+
+
+async def test_a_stop_answers_connections_that_were_not_accepted_yet():
+    """The kernel has them, and would reset them with the port."""
+    idle = Idle()
+    (await idle.connect())[1].close()
+    with socket.create_connection(("127.0.0.1", idle.server.port), 5) as waiting:
+        waiting.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        # The loop has not run since: this is the very moment of the stop.
+        stopping = asyncio.create_task(idle.server._server.shutdown([idle.server._bound]))
+        answer = await asyncio.to_thread(waiting.recv, 100)
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    await stopping
+    await idle.server.stop()
+    await idle.serving
