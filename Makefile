@@ -57,10 +57,11 @@ bench: kernels ## Measure against the peers in one run; prints the tables of doc
 	$(BIN)/python tests/interop/peers/build.py
 	$(BIN)/python tests/benchmarks/run.py
 
-soak: kernels ## Crash loops and faults that are longer than CI should be
+soak: kernels ## Crash loops, faults and overload for longer than CI should take; needs root
 	$(BIN)/python tests/simulation/crash_loop.py --kills 2000
 	$(BIN)/python tests/simulation/receive_faults.py --runs 40
 	$(BIN)/python tests/simulation/receive_faults.py --runs 20 --hostile
+	$(BIN)/python tests/benchmarks/overload.py --seconds 60
 
 lock: ## Resolve the dependencies anew
 	$(BIN)/uv pip compile -q pyproject.toml --group dev --universal --generate-hashes \

@@ -11,7 +11,7 @@
 | a type or encoding that remote write does not have | not looked at | 415 |
 | too large | 413 | 413 |
 | bounds of a tenant | 429 | 429 |
-| bytes in flight; not ready, disk full, quarantined; no quorum | 503 | 503 |
+| too many wait, or bytes in flight; not ready, disk full, quarantined; no quorum | 503 | 503 |
 | no hashring for the tenant | 500 | 500 |
 
 429 and 503 carry `Retry-After`. 2.0 answers with the `…-Written` headers, counting what is stored.
@@ -19,7 +19,7 @@
 No framework is in the way: its routing and request objects cost more than the write itself. Nor is
 a task, where a request has come whole and storage takes it at once (`answer_now`). What a
 sender can make us hold is bounded: the compressed body while it is read, its declared length before
-memory is taken, and all bodies together.
+memory is taken, all bodies together, and how many wait (`write_pace`).
 
 Source: Thanos `pkg/receive/handler.go`; Prometheus remote-write specifications 1.0 and 2.0.
 """
@@ -38,6 +38,7 @@ from thanostack.lib.foundation.errors import (
     InvalidInput,
     NotReady,
     ThanostackError,
+    Unavailable,
 )
 from thanostack.lib.foundation.ids import Tenant
 from thanostack.lib.model.label_runs import Uint8Array
@@ -61,6 +62,7 @@ from thanostack.receive.request_body import (
 )
 from thanostack.receive.service import INLINE_BYTES_MAX, Outcome
 from thanostack.receive.write_gate import Turn
+from thanostack.receive.write_pace import WritePace
 from thanostack.runtime.error_mapping import error_text, remote_write_status, retry_after_s
 from thanostack.runtime.http_common import (
     ASGI,
@@ -128,6 +130,8 @@ class WriteAPI:
         log: told about failures of ours.
         pages: answers every other path.
         admission: limits and relabeling; None for none.
+        pace: how many are taken on before the loop looks at everything else, and the bytes in
+            flight; None for one of its own.
     """
 
     def __init__(
@@ -140,13 +144,15 @@ class WriteAPI:
         log: Logger,
         pages: ASGI,
         admission: Admission | None = None,
+        pace: WritePace | None = None,
     ) -> None:
         self._admission = admission or open_to_all(log)
         self._target, self._rule, self._limits = target, options.rule, options.limits
         self._replica_header = options.replica_header.lower().encode()
         self._metrics, self._probes, self._pages = metrics, probes, pages
         self._failures = FailureLog(log, metrics.failed)
-        self._inflight = InflightBytes(options.limits.inflight_bytes_max)
+        self._pace = pace or WritePace(None, InflightBytes(options.limits.inflight_bytes_max))
+        self._inflight, self.when_turn = self._pace.inflight, self._pace.when_turn
         self._buffers = BodyBuffers()
         self._pending = 0
         metrics.pending.set_function(lambda: self._pending)
@@ -180,20 +186,37 @@ class WriteAPI:
         finally:
             held.release()
             turn.end()
+            if request.had_turn:
+                self._pace.leave()
             if request.in_flight is not None:
                 request.in_flight.dec()
+        if answer.status == 503:
+            await self._pace.to_refuse()
         await send_answer(send, answer)
         self._observe(request, answer, started)
 
-    def answer_now(self, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> Answer | None:
-        """Return the answer to a write whose body is there, or None if it cannot be had at once."""
+    def answer_now(
+        self,
+        headers: Sequence[tuple[bytes, bytes]],
+        body: bytes,
+        refused: Unavailable | None = None,
+    ) -> Answer | None:
+        """Return the answer to a write whose body is there, or None if it cannot be had at once.
+
+        Args:
+            headers: names in lower case.
+            body: all of it; not looked at if it is refused.
+            refused: why its turn does not come.
+        """
         started = time.perf_counter()
         request = _Request(headers)
         held, turn = HeldBytes(self._inflight), self._admission.turn()
         try:
+            self._identify(request, refused)
             outcome = self._take_now(request, body, held, turn)
             if outcome is None:
                 return None
+            turn.count()
             answer = self._answered(request, outcome)
         except Exception as error:
             answer = self._failed(request, error)
@@ -234,6 +257,8 @@ class WriteAPI:
         self._check_head(request, declared)
         block = await read_body(receive, declared, self._limits, held)
         length = self._decoded_length(request, block)
+        await self._pace.come()
+        request.had_turn = True
         held.add(length)
         buffer = self._buffers.take(length)
         await self._decode(block, buffer, length)
@@ -250,7 +275,6 @@ class WriteAPI:
     def _take_now(
         self, request: _Request, block: bytes, held: HeldBytes, turn: Turn
     ) -> Outcome | None:
-        self._identify(request)
         if not turn.come_now():
             return None
         self._limits.check_size(len(block))
@@ -273,10 +297,12 @@ class WriteAPI:
         self._buffers.give_back(buffer)
         return outcome
 
-    def _identify(self, request: _Request) -> None:
+    def _identify(self, request: _Request, refused: Unavailable | None = None) -> None:
         if not self._probes.takes_requests:
             raise NotReady(f"not ready: {self._probes.reason}")
         request.tenant = self._rule.tenant_of(request.headers, request.certificate)
+        if refused is not None:
+            raise refused
 
     def _check_head(self, request: _Request, declared: int) -> None:
         self._admission.check_active_series(request.tenant)
@@ -311,6 +337,7 @@ class _Request:
 
     __slots__ = (
         "certificate",
+        "had_turn",
         "headers",
         "in_flight",
         "received_bytes",
@@ -325,6 +352,7 @@ class _Request:
         # The first of a name counts.
         self.headers, self.certificate = dict(reversed(headers)), certificate
         self.in_flight: Gauge | None = None
+        self.had_turn = False
         self.received_bytes = self.replica = 0
         self.tenant = Tenant("")
         self.version: Version = 1

@@ -19,6 +19,8 @@ from thanostack.lib.remotewrite.snappy_body import TOO_LARGE
 from thanostack.runtime.http_common import Message, Receive
 
 _BUSY_RETRY_S: Final = 1
+_INFLIGHT_MIN: Final = 32 << 20
+_INFLIGHT_MAX: Final = 512 << 20
 
 
 class ClientGone(Exception):
@@ -53,6 +55,15 @@ class BodyLimits:
             raise LimitExceeded("size_bytes_limit", self.compressed_bytes_max, size, text=TOO_LARGE)
 
 
+def inflight_bytes_of(memory_bytes: int) -> int:
+    """Return how many bytes of requests a process of so much memory may hold.
+
+    What is made of a request takes as much again or, where it is routed, several times as much; the
+    rest is for series.
+    """
+    return min(max(memory_bytes // 8, _INFLIGHT_MIN), _INFLIGHT_MAX)
+
+
 class InflightBytes:
     """How many bytes of requests are held; used from the event loop only.
 
@@ -64,13 +75,17 @@ class InflightBytes:
         self._limit = limit
         self.held = 0
 
+    def has_room(self, n_bytes: int) -> bool:
+        """Return whether so many more bytes may be held beside others."""
+        return self.held + n_bytes <= self._limit
+
     def enter(self, n_bytes: int, *, alone: bool) -> None:
         """Take bytes.
 
         Raises:
             Unavailable: if others hold too many.
         """
-        if self.held + n_bytes > self._limit and not alone:
+        if not alone and not self.has_room(n_bytes):
             raise Unavailable("too many bytes of write requests in flight", _BUSY_RETRY_S)
         self.held += n_bytes
 

@@ -95,8 +95,10 @@ class RemoteWriteServerFlags(LogAndTracingFlags):
     )
     receive_inflight_bytes_max: ByteSize = ours(
         "receive.inflight-bytes-max",
-        "512MiB",
-        "Most bytes of write requests held at once; beyond it writers are told to come back (503).",
+        "0",
+        "Most bytes of write requests held at once; beyond it writers are told to come back (503). "
+        "0 is an eighth of the memory that the process may have, by its control group or the "
+        "machine, from 32MiB to 512MiB.",
     )
 
     _write_suites = field_validator("remote_write_server_tls_ciphers")(suites_exist)
@@ -165,8 +167,9 @@ class AdmissionFlags(LogAndTracingFlags):
     receive_write_queue_max: Unsigned = ours(
         "receive.write-queue-max",
         "1000",
-        "Most writes that wait for others while the limits file bounds how many are worked on at "
-        "once (max_concurrency); beyond it writers are told to come back (503).",
+        "Most writes that wait for the event loop, and for others while the limits file bounds how "
+        "many are worked on at once (max_concurrency); beyond it writers are told to come back "
+        "(503).",
     )
     receive_write_queue_wait: GoDuration = ours(
         "receive.write-queue-wait",

@@ -34,18 +34,21 @@ from thanostack.receive.ingestor import Ingestor
 from thanostack.receive.limits import Limits
 from thanostack.receive.live_limits import LiveLimits
 from thanostack.receive.metrics import ReceiveMetrics
-from thanostack.receive.request_body import BodyLimits
+from thanostack.receive.request_body import BodyLimits, InflightBytes, inflight_bytes_of
 from thanostack.receive.routing import Routing
 from thanostack.receive.routing_metrics import RoutingMetrics
 from thanostack.receive.settings import ReceiveSettings
 from thanostack.receive.status_api import status_routes
+from thanostack.receive.write_pace import WritePace
 from thanostack.runtime import kernel_pool
+from thanostack.runtime.grpc_call import MESSAGE_BYTES_MAX
 from thanostack.runtime.grpc_client import Dial, dial_plain
 from thanostack.runtime.grpc_metrics import GrpcMetrics
 from thanostack.runtime.grpc_server import GrpcOptions, GrpcServer
 from thanostack.runtime.http_common import ASGI, common_routes, plain_errors
 from thanostack.runtime.http_server import HTTPServer, listen
 from thanostack.runtime.kernel_cache import ROUTE_PATH, WRITE_PATH
+from thanostack.runtime.memory_limit import memory_limit_bytes
 from thanostack.runtime.metrics import HTTPMetrics
 from thanostack.runtime.process import Process
 from thanostack.runtime.tls_options import GRPC_ALPN
@@ -92,8 +95,11 @@ class Receiver:
         self._settings, self._process = settings, process
         self._is_open = False
         self._grpc: GrpcServer | None = None
+        self._inflight_bytes_max = settings.receive_inflight_bytes_max or inflight_bytes_of(
+            memory_limit_bytes()
+        )
         self._metrics = ReceiveMetrics(
-            process.registry, inflight_bytes_max=settings.receive_inflight_bytes_max
+            process.registry, inflight_bytes_max=self._inflight_bytes_max
         )
         routing_metrics = RoutingMetrics(
             process.registry, replication_factor=settings.replication_factor
@@ -166,7 +172,7 @@ class Receiver:
                     Tenant(settings.receive_default_tenant_id),
                     settings.receive_tenant_certificate_field or None,
                 ),
-                BodyLimits(settings.receive_request_bytes_max, settings.receive_inflight_bytes_max),
+                BodyLimits(settings.receive_request_bytes_max, self._inflight_bytes_max),
                 settings.receive_replica_header,
             ),
             metrics=self._metrics,
@@ -174,6 +180,12 @@ class Receiver:
             log=self._process.log,
             pages=self._write_pages(),
             admission=self._limits.admission,
+            pace=WritePace(
+                self._process.registry,
+                InflightBytes(self._inflight_bytes_max),
+                waiting_max=settings.receive_write_queue_max,
+                wait_max_s=settings.receive_write_queue_wait / 1000,
+            ),
         )
 
     def write_port(self, bound: socket.socket) -> HTTPServer:
@@ -260,11 +272,15 @@ class Receiver:
             probes=self._process.probes,
         )
         handlers = servicer.handlers()
+        # A compressed request is held twice.
+        requests_bytes_max = 2 * self._inflight_bytes_max
         self._grpc = GrpcServer(
             address,
             handlers,
             log=self._process.log,
             options=GrpcOptions(
+                message_bytes_max=min(MESSAGE_BYTES_MAX, requests_bytes_max),
+                requests_bytes_max=requests_bytes_max,
                 connection_age_s=settings.grpc_server_max_connection_age / 1000,
                 role=settings.role,
             ),

@@ -83,15 +83,19 @@ class WriteGate:
         self._let_in()
 
     def enter_now(self) -> bool:
-        """Take a slot if one is free and nobody waits for it; return whether."""
+        """Take a slot if one is free and nobody waits for it; return whether. It is not counted."""
         if not self._limit:
             self._running += 1
             return True
         if self._running >= self._limit or self._waiting:
             return False
-        self._total.inc()
         self._running += 1
         return True
+
+    def count(self) -> None:
+        """Count a request that had to pass; one that was tried at once in vain comes again."""
+        if self._limit:
+            self._total.inc()
 
     async def enter(self) -> None:
         """Wait for a slot; whoever has it must `leave`.
@@ -99,9 +103,9 @@ class WriteGate:
         Raises:
             Unavailable: if too many wait already, or none is free in time.
         """
+        self.count()
         if self.enter_now():
             return
-        self._total.inc()
         if len(self._waiting) >= self._waiting_max:
             self._refused.inc()
             raise Unavailable("too many write requests are waiting", _RETRY_S)
@@ -157,6 +161,10 @@ class Turn:
         """Return whether it has come without waiting; see `WriteGate.enter_now`."""
         self._is_in = self._gate.enter_now()
         return self._is_in
+
+    def count(self) -> None:
+        """Count the request whose turn came at once, as it will not come again."""
+        self._gate.count()
 
     def end(self) -> None:
         """Be over, if it came."""

@@ -1,24 +1,26 @@
 """Requests that are answered as they are read: no task, no events, one write.
 
-    headers ──POST to a direct path──> wait for the body ──whole, small──> answer_now ──> response
-                  │ else                   │ large, or slow                   │ None
-                  └────────────────────────┴──────> the ASGI application <────┘
+    headers ──POST to a direct path──> its body ──whole──> its turn ──> answer_now ──> response
+                  │ else                  │ large, or slow                  │ None
+                  └───────────────────────┴─────> the ASGI application <────┘
 
 A write takes a tenth of a millisecond; a task with its events and messages takes as much again.
 What is not plain goes to the application, which also has the rules for large and slow bodies.
 
 Bound: a body that no task has yet is at most what one read brings beyond WHOLE_BYTES_MAX, which is
-as much as uvicorn itself reads ahead.
+as much as uvicorn itself reads ahead. While a request waits for its turn, its connection is not
+read.
 """
 
 from __future__ import annotations
 
 from asyncio import TimerHandle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from thanostack.lib.foundation.errors import Unavailable
 from thanostack.runtime.http_common import Answer, headers_of
 
 WHOLE_BYTES_MAX: Final = 64 << 10
@@ -37,12 +39,26 @@ class Direct(Protocol):
 
     direct_paths: frozenset[bytes]
 
-    def answer_now(self, headers: Sequence[Header], body: bytes) -> Answer | None:
+    def when_turn(self, n_bytes: int, resume: Callable[[Unavailable | None], None]) -> bool:
+        """Call back when a request's turn has come, perhaps at once, or with why it never will.
+
+        Args:
+            n_bytes: of its body.
+            resume: called once.
+
+        Returns:
+            Whether the body will be needed.
+        """
+
+    def answer_now(
+        self, headers: Sequence[Header], body: bytes, refused: Unavailable | None
+    ) -> Answer | None:
         """Return the answer to a POST, or None if the application has to find it; never raises.
 
         Args:
             headers: names in lower case.
             body: all of it.
+            refused: why its turn does not come.
         """
 
 
@@ -60,11 +76,12 @@ class DirectProtocol(HttpToolsProtocol):
         self._parts: list[bytes] | None = None
         self._held = 0
         self._patience: TimerHandle | None = None
+        self._is_waiting = False
 
     def data_received(self, data: bytes) -> None:
         """Take what was read; a request that is not whole by then waits, but not long."""
         super().data_received(data)
-        if self._parts is None:
+        if self._parts is None or self._is_waiting:
             return
         if self.transport.is_closing():
             self._let_go()
@@ -80,9 +97,17 @@ class DirectProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Let a request that has begun end, as uvicorn does."""
-        if self._parts is not None:
+        if self._is_waiting:
+            self._answer(None)
+        elif self._parts is not None:
             self._hand_over()
         super().shutdown()
+
+    def on_message_begin(self) -> None:
+        """Answer the request before first: of a pipeline it may not have had its turn yet."""
+        if self._is_waiting:
+            self._answer(None)
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Keep a plain POST back until its body is there."""
@@ -100,16 +125,31 @@ class DirectProtocol(HttpToolsProtocol):
             self._held += len(body)
 
     def on_message_complete(self) -> None:
-        """Answer."""
-        if self._parts is not None:
-            answer = self._direct.answer_now(self.headers, b"".join(self._parts))
-            if answer is not None:
-                self._let_go()
-                self.transport.write(self._encoded(answer))
-                self.on_response_complete()
-                return
+        """Answer, when its turn comes."""
+        if self._parts is None:
+            super().on_message_complete()
+            return
+        self._is_waiting = True
+        if not self._direct.when_turn(self._held, self._answer):
+            self._parts = []
+        if self._is_waiting:
+            self._stop_patience()
+            self.flow.pause_reading()
+
+    def _answer(self, refused: Unavailable | None) -> None:
+        if not self._is_waiting:  # answered out of turn, or gone
+            return
+        self._is_waiting = False
+        self.flow.resume_reading()
+        assert self._parts is not None
+        answer = self._direct.answer_now(self.headers, b"".join(self._parts), refused)
+        if answer is None:
             self._hand_over()
-        super().on_message_complete()
+            super().on_message_complete()
+            return
+        self._let_go()
+        self.transport.write(self._encoded(answer))
+        self.on_response_complete()
 
     def _is_plain(self) -> bool:
         parser = self.parser
@@ -135,10 +175,14 @@ class DirectProtocol(HttpToolsProtocol):
 
     def _let_go(self) -> list[bytes]:
         parts, self._parts = self._parts or [], None
+        self._is_waiting = False
+        self._stop_patience()
+        return parts
+
+    def _stop_patience(self) -> None:
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
-        return parts
 
     def _encoded(self, answer: Answer) -> bytes:
         lines = [STATUS_LINE[answer.status]]

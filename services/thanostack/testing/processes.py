@@ -214,10 +214,23 @@ def _receive(
 
 
 def our_receive(
-    folder: Path, *flags: str, replica: str = "a", grpc_port: int = 0
+    folder: Path,
+    *flags: str,
+    replica: str = "a",
+    grpc_port: int = 0,
+    prefix: tuple[str, ...] = (),
 ) -> AbstractContextManager[Server]:
-    """Run `thanostack receive`; an ingestor without hashring flags."""
-    return _receive("thanostack receive", thanostack(), folder, flags, replica, grpc_port)
+    """Run `thanostack receive`; an ingestor without hashring flags.
+
+    Args:
+        folder: of its data.
+        flags: besides ports and folder.
+        replica: its replica label.
+        grpc_port: 0 for any.
+        prefix: words before the program, such as a control group's.
+    """
+    command = [*prefix, *thanostack()]
+    return _receive("thanostack receive", command, folder, flags, replica, grpc_port)
 
 
 def our_standalone(folder: Path, *, cache: Path) -> AbstractContextManager[Server]:

@@ -11,7 +11,7 @@ import structlog
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from thanostack.lib.foundation.errors import LimitExceeded
+from thanostack.lib.foundation.errors import LimitExceeded, Unavailable
 from thanostack.lib.relabel.config import parse_relabel_configs
 from thanostack.lib.tenancy.rule import TenantRule
 from thanostack.lib.tsdb.options import WriteResult
@@ -144,6 +144,33 @@ async def test_what_is_dropped_counts_once(pool):
     assert receiver.registry.get_sample_value(dropped) == 2
     assert receiver.api.answer_now([], block).status == 200
     assert receiver.registry.get_sample_value(dropped) == 4
+
+
+async def test_a_write_counts_once_at_the_gate(pool):
+    """Also one that was tried at once in vain, as its tenant has no storage yet."""
+    receiver = Receiver(pool, "write: {global: {max_concurrency: 5}}")
+    total = "thanos_receive_write_request_concurrent_gate_write_requests_total"
+    body = write_request(*series(3))
+    block = bytes(cramjam.snappy.compress_raw(body))
+    assert receiver.api.answer_now([], block) is None
+    assert (await receiver.write(body)).status == 200
+    assert receiver.registry.get_sample_value(total) == 1
+    assert receiver.api.answer_now([], block).status == 200
+    assert receiver.registry.get_sample_value(total) == 2
+
+
+async def test_a_refusal_without_a_task_is_503():
+    """With the tenant counted, and nothing written or held."""
+    receiver = Receiver(None)
+    refused = Unavailable("too many write requests are waiting", 1)
+    answer = receiver.api.answer_now([(b"thanos-tenant", b"a")], b"", refused)
+    assert (answer.status, dict(answer.headers)[b"retry-after"]) == (503, b"1")
+    assert receiver.storage.opened == {}
+    count = receiver.registry.get_sample_value(
+        "http_requests_total",
+        {"code": "503", "handler": "receive", "method": "post", "tenant": "a"},
+    )
+    assert count == 1
 
 
 @pytest.mark.parametrize("version", [1, 2])

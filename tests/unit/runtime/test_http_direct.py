@@ -7,6 +7,7 @@ import contextlib
 
 import pytest
 
+from thanostack.lib.foundation.errors import Unavailable
 from thanostack.runtime import http_direct
 from thanostack.runtime.http_common import Answer, send_answer
 from thanostack.runtime.http_server import HTTPServer, listen
@@ -20,12 +21,22 @@ class Port:
     direct_paths = frozenset({b"/write"})
 
     def __init__(self):
-        self.refuses = False
-        self.headers = []
+        self.refuses = self.is_busy = False
+        self.is_full = False
+        self.headers, self.waiting = [], []
         self.server = HTTPServer(self, listen("127.0.0.1:0", "x"), grace_s=5, direct=self)
 
-    def answer_now(self, headers, body):
+    def when_turn(self, n_bytes, resume):
+        if self.is_busy:
+            self.waiting.append((n_bytes, resume))
+        else:
+            resume(None)
+        return not self.is_full
+
+    def answer_now(self, headers, body, refused):
         self.headers = headers
+        if refused is not None:
+            return Answer(503, b"%s, held %d" % (str(refused).encode(), len(body)))
         if self.refuses:
             return None
         return Answer(202, b"direct %d" % len(body), headers=((b"x-y", b"z"),))
@@ -183,3 +194,96 @@ async def test_broken_requests_leave_nothing_behind(rest):
             assert (await answer(reader))[0] == "HTTP/1.1 400 Bad Request"
         _, second = await asyncio.open_connection("127.0.0.1", port.server.port)
         second.close()
+
+
+async def waits(port, count=1):
+    for _ in range(5000):
+        if len(port.waiting) >= count:
+            return
+        await asyncio.sleep(0.001)
+    raise TimeoutError
+
+
+async def test_a_request_waits_for_its_turn():
+    """Nothing more is read of its connection, others are answered, and then it is."""
+    async with served() as (port, reader, writer):
+        port.is_busy = True
+        writer.write(POST % (3, b"") + b"abc")
+        await waits(port)
+        assert port.waiting[0][0] == 3
+        writer.write(POST % (4, b"") + b"abcd")
+        await asyncio.sleep(0.02)
+        assert len(port.waiting) == 1
+        port.is_busy = False
+        other, other_writer = await asyncio.open_connection("127.0.0.1", port.server.port)
+        other_writer.write(POST % (5, b"") + b"abcde")
+        assert (await answer(other))[2] == b"direct 5"
+        other_writer.close()
+        port.waiting[0][1](None)
+        assert (await answer(reader))[2] == b"direct 3"
+        assert (await answer(reader))[2] == b"direct 4"
+
+
+async def test_a_turn_that_does_not_come_is_told():
+    """A request that is refused lets its body go before it is answered; one in vain later."""
+    async with served() as (port, reader, writer):
+        for port.is_busy, port.is_full, held in ((True, True, b"0"), (True, False, b"3")):
+            port.waiting.clear()
+            writer.write(POST % (3, b"") + b"abc")
+            await waits(port)
+            port.waiting[0][1](Unavailable("later"))
+            status, _, body = await answer(reader)
+            assert (status.split()[1], body) == ("503", b"later, held " + held)
+        port.is_busy = False
+        writer.write(POST % (3, b"") + b"abc")
+        assert (await answer(reader))[2] == b"direct 3"
+
+
+async def test_a_request_may_go_to_the_application_after_its_turn():
+    """With its whole body."""
+    async with served() as (port, reader, writer):
+        port.is_busy = port.refuses = True
+        writer.write(POST % (3, b"") + b"abc")
+        await waits(port)
+        port.waiting[0][1](None)
+        assert (await answer(reader))[2] == b"application 3"
+
+
+async def test_a_pipeline_is_answered_in_order():
+    """The request behind one that waits does not wait longer than that."""
+    async with served() as (port, reader, writer):
+        port.is_busy = True
+        writer.write(POST % (3, b"") + b"abc" + POST % (4, b"") + b"abcd")
+        await waits(port, 2)
+        assert (await answer(reader))[2] == b"direct 3"
+        port.waiting[0][1](None)
+        port.waiting[1][1](None)
+        assert (await answer(reader))[2] == b"direct 4"
+
+
+async def test_a_stop_answers_what_waits():
+    """It has arrived whole."""
+    async with served() as (port, reader, writer):
+        port.is_busy = True
+        writer.write(POST % (3, b"") + b"abc")
+        await waits(port)
+        stopping = asyncio.create_task(port.server.stop())
+        assert (await answer(reader))[2] == b"direct 3"
+        await stopping
+        port.waiting[0][1](None)
+
+
+async def test_a_turn_may_come_after_the_client_has_gone():
+    """Nothing happens then."""
+    async with served() as (port, _reader, writer):
+        port.is_busy = True
+        writer.write(POST % (3, b"") + b"abc")
+        await waits(port)
+        writer.transport.abort()
+        await asyncio.sleep(0.02)
+        port.waiting[0][1](None)
+        port.is_busy = False
+        reader, other = await asyncio.open_connection("127.0.0.1", port.server.port)
+        other.write(POST % (4, b"") + b"abcd")
+        assert (await answer(reader))[2] == b"direct 4"
+        other.close()

@@ -1,0 +1,37 @@
+"""Four times what a receiver can take: it refuses in order, stays itself, and is well afterwards.
+
+In control groups, which need root: on a machine that has none this fails. `make soak` does it for a
+whole minute.
+"""
+
+import pytest
+
+from thanostack.testing import overload
+
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
+DURATION_S = 15
+PROBE_TIMEOUT_S = 1.0
+"""A kubelet's, unless a manifest says something else."""
+MEMORY_SHARE_MAX = 0.75
+GOODPUT_MIN = 0.5
+
+
+@pytest.mark.parametrize("role", ["IngestorOnly", "RouterIngestor", "RouterOnly"])
+def test_four_times_too_much(role, tmp_path):
+    """Every answer is 200, 429 or 503, probes are answered, memory is bounded, nothing is lost.
+
+    Times are those of a receiver that has its whole share of a CPU.
+    """
+    figures = overload.measure(role, tmp_path, duration_s=DURATION_S)
+    print(f"{role}: {figures.text()}")
+    tally = figures.overload
+    assert {200, 503} <= set(tally.statuses) <= {200, 429, 503}
+    assert (tally.hasty, tally.broken, tally.late) == (0, 0, 0)
+    assert {status for status, _ in figures.probes} == {200}
+    assert figures.probe_s(0.99) * figures.cpu_share < PROBE_TIMEOUT_S
+    assert figures.oom_kills == 0
+    assert figures.peak_mib < MEMORY_SHARE_MAX * overload.MEMORY_MIB
+    assert figures.cpu_goodput > GOODPUT_MIN
+    assert set(figures.after.statuses) == {200}
+    assert figures.after.quantile_s(0.99) * figures.cpu_share < PROBE_TIMEOUT_S
+    assert (figures.lost, figures.invented) == ([], [])
