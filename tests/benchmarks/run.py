@@ -1,6 +1,6 @@
 """Run the benchmarks against the peers and print their tables, ready for docs/performance.md.
 
-python tests/benchmarks/run.py [start|ingest|memory|replay|query|disk|cold|router ...]
+python tests/benchmarks/run.py [start|ingest|memory|replay|query|disk|cold|router|deadpeer ...]
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from thanostack.testing.processes import (
 
 # The safe path keeps a script's own folder out of the search path; these are its neighbours.
 sys.path.append(str(Path(__file__).parent))
+import deadpeer
 import disk
 import ingest
 import query
@@ -149,6 +150,21 @@ def run_router() -> None:
             )
 
 
+def run_deadpeer() -> None:
+    """Milliseconds a write takes while one of three ingestors is dead or silent, factor 3."""
+    print("| router | one ingestor is | writes | failed | p50 | p99 | p99 / none's | worst early |")
+    print("|---|---|---|---|---|---|---|---|")
+    healthy = 1.0
+    for name, kind, times in deadpeer.measure():
+        p50, p99 = (times.quantile(share) for share in (0.5, 0.99))
+        healthy = p99 if kind == "none" else healthy
+        print(
+            f"| {name} | {kind} | {len(times.steady_s)} | {times.failed} | {1000 * p50:.1f} | "
+            f"{1000 * p99:.1f} | {p99 / healthy:.2f} | {1000 * max(times.early_s):.0f} |",
+            flush=True,
+        )
+
+
 RUNS: dict[str, Callable[[], None]] = {
     "start": run_start,
     "ingest": run_ingest,
@@ -158,6 +174,7 @@ RUNS: dict[str, Callable[[], None]] = {
     "disk": run_disk,
     "cold": run_cold,
     "router": run_router,
+    "deadpeer": run_deadpeer,
 }
 
 if __name__ == "__main__":

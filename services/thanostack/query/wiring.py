@@ -38,8 +38,10 @@ from thanostack.query.settings import QuerySettings
 from thanostack.query.status import StatusPages
 from thanostack.runtime.grpc_call import Handlers
 from thanostack.runtime.grpc_metrics import GrpcMetrics
-from thanostack.runtime.grpc_server import GrpcOptions, GrpcServer
-from thanostack.runtime.http_common import common_routes, plain_errors
+from thanostack.runtime.grpc_options import GrpcOptions
+from thanostack.runtime.grpc_server import GrpcServer
+from thanostack.runtime.http_common import ASGI, CommonPages
+from thanostack.runtime.http_errors import plain_errors
 from thanostack.runtime.http_server import listen
 from thanostack.runtime.metrics import HTTPMetrics
 from thanostack.runtime.process import Process
@@ -96,7 +98,7 @@ class Querier:
             metrics=self._metrics,
             log=process.log,
         )
-        tls = EndpointTLS(process.tls, GrpcMetrics(process.registry, "client"))
+        tls = EndpointTLS(process.tls, process.grpc_client)
         self._specs = configured_endpoints(settings, process, tls)
         self._endpoints = EndpointSet(
             lambda: resolver.resolve(self._specs()),
@@ -149,14 +151,13 @@ class Querier:
             process=process,
         )
 
-    def pages(self) -> FastAPI:
+    def pages(self) -> ASGI:
         """Return the application of the HTTP port."""
         pages = FastAPI(title="thanostack query", docs_url=None, redoc_url=None)
         plain_errors(pages)
-        pages.include_router(common_routes(self._process.probes, self._process.registry))
         pages.include_router(self.api().router())
         mount_page(pages, self._settings.route_prefix)
-        return pages
+        return CommonPages(self._process.probes, self._process.registry, pages)
 
     def handlers(self) -> Handlers:
         """Return the gRPC methods by full name."""

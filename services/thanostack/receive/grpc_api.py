@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,13 +27,15 @@ from thanostack.lib.foundation.errors import NotReady
 from thanostack.lib.foundation.ids import Tenant
 from thanostack.lib.model.label_runs import Uint8Array
 from thanostack.lib.remotewrite.split import replica_of, tenants_of
-from thanostack.lib.storeapi.server import StoreServer
 from thanostack.receive.metrics import ReceiveMetrics
 from thanostack.receive.router import Router
 from thanostack.receive.service import Outcome, WriteService
 from thanostack.runtime.error_mapping import remote_write_status
 from thanostack.runtime.grpc_call import CallContext, Handlers, ServerStream, Unary
 from thanostack.runtime.probes import Probes
+
+if TYPE_CHECKING:  # for those who are asked only
+    from thanostack.lib.storeapi.server import StoreServer
 
 _EMPTY_ANSWER = b""
 
@@ -74,7 +77,7 @@ class ReceiveServicer:
 
     Args:
         write: does the writing.
-        stores: answers the StoreAPI.
+        stores: returns what answers the StoreAPI.
         metrics: told about every request.
         probes: until ready, writes are answered Unavailable.
     """
@@ -82,7 +85,7 @@ class ReceiveServicer:
     def __init__(
         self,
         write: WriteForwarded,
-        stores: StoreServer,
+        stores: Callable[[], StoreServer],
         *,
         metrics: ReceiveMetrics,
         probes: Probes,
@@ -96,16 +99,16 @@ class ReceiveServicer:
         return {
             "/thanos.WriteableStore/RemoteWrite": Unary(self.remote_write),
             "/thanos.Store/Series": ServerStream(self.series),
-            "/thanos.Store/LabelNames": Unary(lambda request, _: stores.label_names(request)),
-            "/thanos.Store/LabelValues": Unary(lambda request, _: stores.label_values(request)),
-            "/thanos.info.Info/Info": Unary(lambda _request, _: stores.info()),
+            "/thanos.Store/LabelNames": Unary(lambda request, _: stores().label_names(request)),
+            "/thanos.Store/LabelValues": Unary(lambda request, _: stores().label_values(request)),
+            "/thanos.info.Info/Info": Unary(lambda _request, _: stores().info()),
         }
 
     def series(self, request: bytes, _: CallContext) -> Iterator[bytes]:
         """Yield the series that a querier asks for."""
         metrics = self._metrics.store_server
         with metrics.pending():
-            yield from self._stores.series(request, metrics.sent)
+            yield from self._stores().series(request, metrics.sent)
 
     def remote_write(self, request: bytes, _: CallContext) -> bytes:
         """Write what a router forwards.

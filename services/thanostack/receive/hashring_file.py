@@ -22,8 +22,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import watchfiles
-
 from thanostack.lib.foundation.clock import Clock
 from thanostack.lib.foundation.errors import InvalidInput, NotReady
 from thanostack.lib.hashring import Hashrings, config_hash
@@ -133,6 +131,8 @@ class HashringSource:
             watcher.cancel()
 
     async def _notice(self, folder: Path, changes: asyncio.Event) -> None:
+        import watchfiles  # for those who have a file only
+
         try:
             async for _ in watchfiles.awatch(
                 folder, watch_filter=None, recursive=False, step=_SETTLE_MS, debounce=_SETTLE_MS

@@ -13,13 +13,15 @@ import contextlib
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final
-
-import httpx
+from typing import TYPE_CHECKING, Any, Final
 
 from thanostack.lib.foundation.errors import InvalidInput
 from thanostack.receive.limits_file import HTTPClient, MetaMonitoring
+
+if TYPE_CHECKING:  # heavy, and rarely needed
+    import httpx
 
 INTERVAL_S: Final = 15.0
 _TIMEOUT_S: Final = 10.0
@@ -87,6 +89,8 @@ class MetaMonitoringCounts:
         asked, client = self._asked, self._client
         if asked is None or client is None:
             return
+        import httpx
+
         try:
             series = await _ask(asked, client)
         except (httpx.HTTPError, InvalidInput, OSError, ValueError) as error:
@@ -98,6 +102,8 @@ class MetaMonitoringCounts:
 
 
 def _query_url(asked: MetaMonitoring) -> httpx.URL:
+    import httpx
+
     try:
         url = httpx.URL(asked.url)
         return url.copy_with(path=url.path.rstrip("/") + "/api/v1/query")
@@ -116,7 +122,7 @@ async def _ask(asked: MetaMonitoring, client: httpx.AsyncClient) -> Mapping[str,
     name = asked.client.server_name
     extensions = {"sni_hostname": name} if name else {}
     response = await client.get(_query_url(asked), params=parameters, extensions=extensions)
-    if response.status_code != httpx.codes.OK:
+    if response.status_code != HTTPStatus.OK:
         raise InvalidInput(f"{asked.url} answered {response.status_code}: {response.text[:200]}")
     try:
         return _by_tenant(response.json())
@@ -140,6 +146,8 @@ def make_client(options: HTTPClient) -> httpx.AsyncClient:
     Raises:
         InvalidInput: if a file cannot be read, or an address is none.
     """
+    import httpx
+
     try:
         return httpx.AsyncClient(
             timeout=_TIMEOUT_S,

@@ -4,13 +4,22 @@
        └──> [queue] ──at most `workers` at a time──> call ──> answer
                  └──more bytes than allowed──> UNAVAILABLE at once
 
-A peer that answers UNAVAILABLE, or cannot be reached, is down for a while: 100 ms, twice as long
-with each further failure, up to a bound, shortened at random so that routers do not come back all
-at once. A change of the ring makes every peer be tried again, and so does a forward that a request
-depends on (`must_try`): a peer that is back is of use before its pause is over.
+    up ──UNAVAILABLE, or unreachable──> down ──pause──> probe ──answers──> up
+       └─a forward is given up,                 └───────┘ does not
+         nothing was heard meanwhile──> down ──probe at once
+
+A peer that is down is not tried by forwards: connecting, and waiting for one who does not answer,
+happens beside them. But for a forward that a request depends on (`must_try`): a peer that is back
+is of use before a probe finds it. Pauses are 100 ms, twice as long with each further failure, up to
+a bound, shortened at random so that routers do not come back all at once. A change of the ring
+makes every peer be tried again.
+
+A peer whose host is gone does not refuse, it says nothing: only then is a forward that was given up
+a failure of the peer and not of the request.
 
 Upstream counts each failure of calls that run at the same time, so that one lost connection makes
-five steps; here only a failure of a peer that was up is a step.
+five steps; here only a failure of a peer that was up is a step. Upstream's first forward after a
+pause waits for the connection.
 
 Source: Thanos `pkg/receive/handler.go` (peerGroup, peerWorker).
 """
@@ -27,10 +36,13 @@ from typing import Final, Protocol
 from thanostack.lib.foundation.clock import Clock
 from thanostack.receive.routing_metrics import RoutingMetrics
 from thanostack.runtime.error_mapping import GrpcCode
+from thanostack.runtime.grpc_metrics import UnaryCalls
 from thanostack.runtime.http2_client import CallEnd, OnEnd
 
 FIRST_BACKOFF_S: Final = 0.1
 NOT_TRIED: Final = CallEnd(GrpcCode.UNAVAILABLE, "not tried: it failed a moment ago")
+SILENCE_S: Final = 1.0
+"""A peer that said nothing for so long, while a forward waited for it in vain, may be gone."""
 INGESTOR: Final = "IngestorOnly"
 
 
@@ -46,6 +58,9 @@ class Channel(Protocol):
 
     def call(self, message: memoryview, on_end: OnEnd) -> OpenCall:
         """Make a call; `on_end` is called once, perhaps before this returns."""
+
+    async def probe(self) -> str:
+        """Return why the peer cannot be reached; empty if it answers."""
 
     async def close(self) -> None:
         """Take no further calls, and close when the open ones have ended."""
@@ -67,32 +82,23 @@ class PeerOptions:
 
 
 class Backoff:
-    """Whether a peer is worth a try.
+    """How long a peer that failed is left alone.
 
     Args:
         max_s: longest pause.
-        clock: its monotonic seconds are used.
         source: of the random part.
     """
 
-    def __init__(self, max_s: float, clock: Clock, source: random.Random) -> None:
-        self._max_s, self._clock, self._random = max_s, clock, source
+    def __init__(self, max_s: float, source: random.Random) -> None:
+        self._max_s, self._random = max_s, source
         self._attempts = 0
-        self._until_s = 0.0
 
-    @property
-    def is_down(self) -> bool:
-        """Return whether the peer is not to be tried now."""
-        return self._attempts > 0 and self._clock.monotonic_s() < self._until_s
-
-    def failed(self) -> None:
-        """Pause, longer than last time; nothing if it pauses already."""
-        if self.is_down:
-            return
+    def pause_s(self) -> float:
+        """Return how long to pause after one more failure; longer than last time."""
         longest_s = min(self._max_s, FIRST_BACKOFF_S * 2.0 ** min(self._attempts, 30))
         shortest_s = min(self._max_s, FIRST_BACKOFF_S)
         self._attempts += 1
-        self._until_s = self._clock.monotonic_s() + self._random.uniform(shortest_s, longest_s)
+        return self._random.uniform(shortest_s, longest_s)
 
     def reset(self) -> None:
         """Forget all failures."""
@@ -110,19 +116,24 @@ class Forward:
         queued_s: when it was handed over.
     """
 
-    __slots__ = ("call", "is_over", "is_replication", "message", "must_try", "on_end", "queued_s")
+    __slots__ = (
+        "begun_s", "call", "is_given_up", "is_over", "is_replication", "message", "must_try",
+        "on_end", "queued_s",
+    )  # fmt: skip
 
     def __init__(
         self, message: memoryview, on_end: OnEnd, *,
         is_replication: bool, must_try: bool, queued_s: float,
     ) -> None:  # fmt: skip
         self.message, self.on_end, self.queued_s = message, on_end, queued_s
+        self.begun_s = queued_s
         self.is_replication, self.must_try = is_replication, must_try
         self.call: OpenCall | None = None
-        self.is_over = False
+        self.is_over = self.is_given_up = False
 
     def cancel(self, end: CallEnd) -> None:
         """Give it up, queued or running; it ends with what is given."""
+        self.is_given_up = True
         if self.call is not None:
             self.call.cancel(end)
         elif not self.is_over:
@@ -141,6 +152,7 @@ class Peer:
         backoff: its state.
         clock: its monotonic seconds are used.
         metrics: told about every forward.
+        calls: told about those that became calls.
     """
 
     def __init__(
@@ -152,13 +164,16 @@ class Peer:
         backoff: Backoff,
         clock: Clock,
         metrics: RoutingMetrics,
+        calls: UnaryCalls,
     ) -> None:
-        self.address, self.backoff = address, backoff
+        self.address, self._backoff, self._calls = address, backoff, calls
         self._channel, self._options, self._clock, self._metrics = channel, options, clock, metrics
         self._delay = metrics.forward_delay(address)
         self._queue: deque[Forward] = deque()
         self._n_running = 0
         self._idle = asyncio.Event()
+        self._heard_s = float("-inf")
+        self._revival: asyncio.Task[None] | None = None
         self.joins_replicas = False
         """Whether it said that it stores whatever it is sent, whichever replica that is."""
         self.held_bytes = 0
@@ -166,7 +181,7 @@ class Peer:
     @property
     def is_down(self) -> bool:
         """Return whether it would refuse a forward at once because it failed lately."""
-        return self.backoff.is_down
+        return self._revival is not None
 
     def forward(
         self, message: memoryview, on_end: OnEnd, *,
@@ -199,7 +214,34 @@ class Peer:
         self._idle.clear()
         self._notice_idle()
         await self._idle.wait()
+        self._stop_revival()
         await self._channel.close()
+
+    def try_anew(self) -> None:
+        """Forget that it failed."""
+        self._backoff.reset()
+        self._stop_revival()
+
+    def _stop_revival(self) -> None:
+        if self._revival is not None:
+            self._revival.cancel()
+            self._revival = None
+
+    def _go_down(self, pause_s: float) -> None:
+        if self._revival is None:
+            self._revival = asyncio.ensure_future(self._revive(pause_s))
+
+    async def _revive(self, pause_s: float) -> None:
+        """Look for it until it is there again."""
+        try:
+            failure = "not probed yet"
+            while failure:
+                await asyncio.sleep(pause_s)
+                failure = await self._channel.probe()
+                pause_s = self._backoff.pause_s() if failure else 0.0
+        finally:
+            if self._revival is asyncio.current_task():
+                self._revival = None
 
     def _notice_idle(self) -> None:
         if not self._queue and not self._n_running:
@@ -226,7 +268,9 @@ class Peer:
 
     def _begin(self, forward: Forward) -> None:
         self._n_running += 1
-        self._delay.observe(self._clock.monotonic_s() - forward.queued_s)
+        forward.begun_s = self._clock.monotonic_s()
+        self._delay.observe(forward.begun_s - forward.queued_s)
+        self._calls.started()
         call = self._channel.call(forward.message, lambda end: self._ended(forward, end))
         if not forward.is_over:
             forward.call = call
@@ -236,10 +280,18 @@ class Peer:
         self.held_bytes -= len(forward.message)
         forward.is_over, forward.call = True, None
         self.joins_replicas = end.role == INGESTOR
-        if end.code is GrpcCode.UNAVAILABLE:
-            self.backoff.failed()
-        elif end.code is GrpcCode.OK:
-            self.backoff.reset()
+        now_s = self._clock.monotonic_s()
+        self._calls.ended(end.code, now_s - forward.begun_s)
+        if forward.is_given_up:
+            if self._heard_s < max(forward.begun_s, now_s - SILENCE_S):
+                self._go_down(0)
+        elif end.code is GrpcCode.UNAVAILABLE:
+            if self._revival is None:
+                self._go_down(self._backoff.pause_s())
+        else:
+            self._heard_s = now_s
+            if end.code is GrpcCode.OK:
+                self.try_anew()
         self._metrics.count(end.code, is_replication=forward.is_replication)
         forward.on_end(end)
         self._begin_next()
@@ -254,6 +306,7 @@ class Peers:
         options: see `PeerOptions`.
         clock: its monotonic seconds are used.
         metrics: told about every forward.
+        calls: told about those that became calls.
         source: of randomness.
     """
 
@@ -264,25 +317,37 @@ class Peers:
         *,
         clock: Clock,
         metrics: RoutingMetrics,
+        calls: UnaryCalls,
         source: random.Random,
     ) -> None:
         self._connect, self._options, self._clock = connect, options, clock
-        self._metrics, self._random = metrics, source
+        self._metrics, self._calls, self._random = metrics, calls, source
         self._peers: dict[str, Peer] = {}
+        self._kept: Collection[str] | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
     def of(self, address: str) -> Peer:
-        """Return the peer at an address."""
+        """Return the peer at an address.
+
+        A request that was placed by a ring of before may ask for one that has left: such a peer is
+        there for what is forwarded before the loop runs on, and let go behind that.
+        """
         peer = self._peers.get(address)
-        if peer is None:
-            peer = self._peers[address] = Peer(
-                address,
-                self._connect(address),
-                self._options,
-                backoff=Backoff(self._options.backoff_max_s, self._clock, self._random),
-                clock=self._clock,
-                metrics=self._metrics,
-            )
+        if peer is not None:
+            return peer
+        peer = Peer(
+            address,
+            self._connect(address),
+            self._options,
+            backoff=Backoff(self._options.backoff_max_s, self._random),
+            clock=self._clock,
+            metrics=self._metrics,
+            calls=self._calls,
+        )
+        if self._kept is None or address in self._kept:
+            self._peers[address] = peer
+        else:
+            self._let_go(peer)
         return peer
 
     def joining(self) -> frozenset[str]:
@@ -295,13 +360,17 @@ class Peers:
 
     def keep(self, addresses: Collection[str]) -> None:
         """Let go of all peers but these, and try those anew that were down."""
-        for address in [address for address in self._peers if address not in addresses]:
-            self._metrics.forget_peer(address)
-            task = asyncio.ensure_future(self._peers.pop(address).close())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+        self._kept = frozenset(addresses)
+        for address in [address for address in self._peers if address not in self._kept]:
+            self._let_go(self._peers.pop(address))
         for peer in self._peers.values():
-            peer.backoff.reset()
+            peer.try_anew()
+
+    def _let_go(self, peer: Peer) -> None:
+        self._metrics.forget_peer(peer.address)
+        task = asyncio.ensure_future(peer.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
         """Let go of all peers."""

@@ -230,6 +230,9 @@ class Router:
 
     def _placed(self, tenant: Tenant, first: int, found: Scan, plan: _Plan) -> _Batch:
         ring, columns = plan.rings.ring_of(tenant), plan.columns
+        joined = [n for n, e in enumerate(ring.endpoints) if e.address in plan.joining]
+        if len(joined) == len(ring.endpoints) == len(columns):
+            return self._everywhere(tenant, first, found, ring)
         hashes = series_hashes(found.body, tenant.encode(), found.bounds)
         wanted = columns.stop
         if self._options.is_sloppy and len(columns) == self._options.replication_factor:
@@ -237,7 +240,6 @@ class Router:
         placement = ring.place(hashes, wanted)[:, columns.start :]
         batch = _Batch(tenant, first, found, ring, placement)
         own = np.ascontiguousarray(placement[:, : len(columns)])
-        joined = [n for n, e in enumerate(ring.endpoints) if e.address in plan.joining]
         whole: dict[tuple[int, bool], Uint8Array] = {}
         for share in forward.shares_of(found, own, len(ring.endpoints), joined):
             share = share._replace(replica=share.replica + columns.start)
@@ -247,6 +249,19 @@ class Router:
             else:
                 content = self._content(batch, found, share)
             batch.shares.append((share, content))
+        return batch
+
+    def _everywhere(self, tenant: Tenant, first: int, found: Scan, ring: Ring) -> _Batch:
+        """Return a batch whose nodes all get all series: as many as replicas, and all joining.
+
+        Where each series belongs is not looked at, as it changes nothing; there are no spares.
+        """
+        n_nodes = len(ring.endpoints)
+        batch = _Batch(tenant, first, found, ring, np.empty((found.n_series, n_nodes), np.int32))
+        everything = np.arange(found.n_series, dtype=np.int32)
+        share = Share(0, 0, everything, int(found.sizes.sum()))
+        content = self._content(batch, found, share)
+        batch.shares += [(share._replace(node=node), content) for node in range(n_nodes)]
         return batch
 
     def _whole(

@@ -71,7 +71,12 @@ class Routing:
             backoff_max_s=settings.receive_forward_max_backoff / 1000,
         )
         self._peers = Peers(
-            self._connect, options, clock=process.clock, metrics=metrics, source=random.Random()
+            self._connect,
+            options,
+            clock=process.clock,
+            metrics=metrics,
+            calls=process.grpc_client.unary(REMOTE_WRITE),
+            source=random.Random(),
         )
         metrics.watch_queues(self._peers.held_bytes, options.queue_bytes_max)
         self.router = Router(

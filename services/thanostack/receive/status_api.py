@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import FastAPI, Request, Response
 
 from thanostack.lib.foundation.errors import InvalidInput, NotReady, ThanostackError
 from thanostack.lib.foundation.ids import Tenant
@@ -26,6 +26,7 @@ from thanostack.lib.promapi.envelope import encode_error, encode_success
 from thanostack.lib.tsdb.cardinality import Cardinality, cardinality
 from thanostack.lib.tsdb.tsdb import TSDB
 from thanostack.runtime.error_mapping import codes_of, error_text
+from thanostack.runtime.http_errors import plain_errors
 from thanostack.runtime.probes import Probes
 
 DEFAULT_LIMIT: Final = 10
@@ -39,10 +40,10 @@ _CORS: Final = {
 }
 
 
-def status_routes(
+def status_pages(
     tenants: Callable[[], Mapping[Tenant, TSDB]], probes: Probes, *, header: str, default: Tenant
-) -> APIRouter:
-    """Return the route.
+) -> FastAPI:
+    """Return the application that has the route, and no other.
 
     Args:
         tenants: returns the open tenants.
@@ -50,9 +51,10 @@ def status_routes(
         header: that names the tenant.
         default: tenant of requests without it.
     """
-    router = APIRouter(include_in_schema=False)
+    pages = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    plain_errors(pages)
 
-    @router.get("/api/v1/status/tsdb")
+    @pages.get("/api/v1/status/tsdb")
     def tsdb_status(request: Request) -> Response:
         # Not async: counting waits for jobs of the storage.
         try:
@@ -65,7 +67,7 @@ def status_routes(
             return _failure(error)
         return _answer(200, encode_success(data))
 
-    return router
+    return pages
 
 
 def _chosen(

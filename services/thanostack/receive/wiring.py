@@ -18,19 +18,15 @@ from __future__ import annotations
 import asyncio
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
-
-from fastapi import APIRouter, FastAPI
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
 from thanostack.lib.foundation.ids import Tenant
 from thanostack.lib.hashring import Hashrings
-from thanostack.lib.storeapi.server import SelectLimits, StoreServer
 from thanostack.lib.tenancy.rule import TenantRule
-from thanostack.receive.drain import Drain, require_unmarked
 from thanostack.receive.drain_api import DrainPages
 from thanostack.receive.grpc_api import ReceiveServicer, WriteForwarded, of_router, of_storage
 from thanostack.receive.http_api import WriteAPI, WriteOptions, WriteTarget
-from thanostack.receive.ingestor import Ingestor
 from thanostack.receive.limits import Limits
 from thanostack.receive.live_limits import LiveLimits
 from thanostack.receive.metrics import ReceiveMetrics
@@ -38,14 +34,14 @@ from thanostack.receive.request_body import BodyLimits, InflightBytes, inflight_
 from thanostack.receive.routing import Routing
 from thanostack.receive.routing_metrics import RoutingMetrics
 from thanostack.receive.settings import ReceiveSettings
-from thanostack.receive.status_api import status_routes
 from thanostack.receive.write_pace import WritePace
 from thanostack.runtime import kernel_pool
 from thanostack.runtime.grpc_call import MESSAGE_BYTES_MAX
 from thanostack.runtime.grpc_client import Dial, dial_plain
 from thanostack.runtime.grpc_metrics import GrpcMetrics
-from thanostack.runtime.grpc_server import GrpcOptions, GrpcServer
-from thanostack.runtime.http_common import ASGI, common_routes, plain_errors
+from thanostack.runtime.grpc_options import GrpcOptions
+from thanostack.runtime.grpc_server import GrpcServer
+from thanostack.runtime.http_common import ASGI, CommonPages, LateApplication
 from thanostack.runtime.http_server import HTTPServer, listen
 from thanostack.runtime.kernel_cache import ROUTE_PATH, WRITE_PATH
 from thanostack.runtime.memory_limit import memory_limit_bytes
@@ -53,6 +49,11 @@ from thanostack.runtime.metrics import HTTPMetrics
 from thanostack.runtime.process import Process
 from thanostack.runtime.tls_options import GRPC_ALPN
 from thanostack.runtime.web_port import pages_port, web_port
+
+if TYPE_CHECKING:  # for those who store, or are asked, only
+    from thanostack.lib.storeapi.server import StoreServer
+    from thanostack.receive.drain import Drain
+    from thanostack.receive.ingestor import Ingestor
 
 _WRITE_THREADS: Final = 4
 # As long as a Prometheus keeps samples back at most before it sends them (batch_send_deadline).
@@ -109,15 +110,11 @@ class Receiver:
         is_router = settings.role != "IngestorOnly"
         split_label = "" if is_router else settings.receive_split_tenant_label_name
         self.ingestor = (
-            Ingestor(settings, process, pool, split_label=split_label)
+            _ingestor(settings, process, pool, split_label)
             if settings.role != "RouterOnly"
             else None
         )
-        self._drain = (
-            Drain(self.ingestor.storage, process, self._show_readiness)
-            if self.ingestor and settings.receive_enable_drain
-            else None
-        )
+        self._drain = self._make_drain() if self.ingestor else None
         self._routing = (
             Routing(
                 settings,
@@ -133,11 +130,33 @@ class Receiver:
             else None
         )
         self._limits.admission.when_changed(self._limit_storage)
-        limits = SelectLimits(
-            settings.store_limits_request_series, settings.store_limits_request_samples
-        )
-        self.stores = StoreServer(
-            self.ingestor.labeled_stores if self.ingestor else list, limits=limits
+        self._other_pages = LateApplication(self._make_other_pages)
+
+    def _make_drain(self) -> Drain | None:
+        """Return the drain, None where it is not enabled.
+
+        Raises:
+            SettingsInvalid: if the data folder is being drained and that is not enabled.
+        """
+        from thanostack.receive.drain import Drain, require_unmarked
+
+        assert self.ingestor is not None
+        if self._settings.receive_enable_drain:
+            return Drain(self.ingestor.storage, self._process, self._show_readiness)
+        require_unmarked(self._settings.tsdb_path)
+        return None
+
+    @cached_property
+    def stores(self) -> StoreServer:
+        """Return what answers the StoreAPI, which a router is hardly ever asked for."""
+        from thanostack.lib.storeapi.server import SelectLimits, StoreServer
+
+        settings = self._settings
+        return StoreServer(
+            self.ingestor.labeled_stores if self.ingestor else list,
+            limits=SelectLimits(
+                settings.store_limits_request_series, settings.store_limits_request_samples
+            ),
         )
 
     @property
@@ -150,11 +169,9 @@ class Receiver:
 
     def pages(self) -> ASGI:
         """Return the application of the HTTP port."""
-        pages = FastAPI(title="thanostack receive", docs_url=None, redoc_url=None)
-        plain_errors(pages)
-        pages.include_router(common_routes(self._process.probes, self._process.registry))
-        pages.include_router(self._status_routes())
-        return DrainPages(self._drain or self._no_drain(), pages)
+        process = self._process
+        behind = DrainPages(self._drain or self._no_drain(), self._other_pages)
+        return CommonPages(process.probes, process.registry, behind)
 
     def _no_drain(self) -> str:
         if self.ingestor is None:
@@ -178,7 +195,7 @@ class Receiver:
             metrics=self._metrics,
             probes=self._process.probes,
             log=self._process.log,
-            pages=self._write_pages(),
+            pages=self._other_pages,
             admission=self._limits.admission,
             pace=WritePace(
                 self._process.registry,
@@ -209,15 +226,11 @@ class Receiver:
             last_requests_s=_LAST_WRITES_S,
         )
 
-    def _write_pages(self) -> FastAPI:
-        pages = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-        plain_errors(pages)
-        pages.include_router(self._status_routes())
-        return pages
+    def _make_other_pages(self) -> ASGI:
+        from thanostack.receive.status_api import status_pages
 
-    def _status_routes(self) -> APIRouter:
         settings = self._settings
-        return status_routes(
+        return status_pages(
             self.ingestor.storage.tenants if self.ingestor else dict,
             self._process.probes,
             header=settings.receive_tenant_header,
@@ -239,11 +252,8 @@ class Receiver:
         """Open the storage, load the hashrings, as far as the role has them, and the kernels.
 
         Raises:
-            SettingsInvalid: if hashrings given as text cannot be used, or the data folder is being
-                drained and that is not enabled.
+            SettingsInvalid: if hashrings given as text cannot be used.
         """
-        if self.ingestor is not None and self._drain is None:
-            require_unmarked(self._settings.tsdb_path)
         if self._routing is not None:
             self._routing.start()
         if self.ingestor is not None:
@@ -267,7 +277,7 @@ class Receiver:
         default = Tenant(settings.receive_default_tenant_id)
         servicer = ReceiveServicer(
             self._write_forwarded(default),
-            self.stores,
+            lambda: self.stores,
             metrics=self._metrics,
             probes=self._process.probes,
         )
@@ -283,6 +293,7 @@ class Receiver:
                 requests_bytes_max=requests_bytes_max,
                 connection_age_s=settings.grpc_server_max_connection_age / 1000,
                 role=settings.role,
+                is_rarely_asked=settings.role == "RouterOnly",
             ),
             observer=GrpcMetrics(self._process.registry, handlers=handlers),
             tls=self._process.tls.server(settings.grpc_tls, "grpc", alpn=GRPC_ALPN),
@@ -326,6 +337,14 @@ class Receiver:
     async def _stop_grpc(self) -> None:
         assert self._grpc is not None
         await self._grpc.stop(self._settings.grpc_grace_period / 1000)
+
+
+def _ingestor(
+    settings: ReceiveSettings, process: Process, pool: ThreadPoolExecutor, split_label: str
+) -> Ingestor:
+    from thanostack.receive.ingestor import Ingestor
+
+    return Ingestor(settings, process, pool, split_label=split_label)
 
 
 def _dial(settings: ReceiveSettings, process: Process) -> Dial:

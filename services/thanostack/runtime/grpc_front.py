@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
@@ -54,12 +55,37 @@ class FrontLimits:
     idle_timeout_s: float = 300.0
 
 
+class Upstream:
+    """The server behind the port, which is started when a client first needs it.
+
+    Args:
+        path: the Unix socket that it listens on.
+        start: returns when it listens.
+    """
+
+    def __init__(self, path: Path, start: Callable[[], Awaitable[None]]) -> None:
+        self._path, self._start = path, start
+        self._starting: asyncio.Future[None] | None = None
+
+    async def ready(self) -> Path:
+        """Return where it listens, once it does; what hindered it hinders everyone."""
+        if self._starting is None:
+            self._starting = asyncio.ensure_future(self._start())
+        await asyncio.shield(self._starting)
+        return self._path
+
+    async def settle(self) -> None:
+        """Wait until it has started or could not, if anybody asked for it."""
+        if self._starting is not None:
+            await asyncio.wait([self._starting])
+
+
 class Front:
     """Accepts connections and gives each to one of two servers.
 
     Args:
         bound: a bound socket; owned from here on.
-        upstream: the Unix socket that grpcio listens on.
+        upstream: grpcio.
         service: what our own HTTP/2 side serves.
         limits: for connections that nobody has yet.
         tls: of the port, with ALPN h2; None for plain text.
@@ -68,7 +94,7 @@ class Front:
     def __init__(
         self,
         bound: socket.socket,
-        upstream: Path,
+        upstream: Upstream,
         service: Http2Service,
         *,
         limits: FrontLimits | None = None,
@@ -180,7 +206,7 @@ class Front:
 
     async def _connect(self, splice: Splice, peer: str) -> None:
         """Connect to grpcio under a name of our own, and note whose it is."""
-        loop = asyncio.get_running_loop()
+        loop, path = asyncio.get_running_loop(), await self._upstream.ready()
         upstream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         upstream.setblocking(False)
         try:
@@ -188,7 +214,7 @@ class Front:
                 upstream.bind(b"")
                 splice.name = upstream.getsockname()[1:].decode()
                 self._peers[splice.name] = peer
-            await loop.sock_connect(upstream, str(self._upstream))
+            await loop.sock_connect(upstream, str(path))
             await loop.create_unix_connection(lambda: splice.upstream, sock=upstream)
         except BaseException:
             upstream.close()

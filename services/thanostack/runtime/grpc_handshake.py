@@ -22,9 +22,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-import hpack
-
 from thanostack.runtime import http2_frames as h2
+from thanostack.runtime.header_blocks import BadHeaderBlock, HeaderDecoder
 from thanostack.runtime.http2_frames import ConnectionFailed, H2Code
 
 # A full window of data (64 KiB), the largest header block, and room for small frames.
@@ -160,9 +159,9 @@ class Handshake:
 
     def _choose(self, block: bytes) -> None:
         try:
-            decoder = hpack.Decoder(max_header_list_size=h2.HEADER_LIST_BYTES_MAX)
-            headers = dict(decoder.decode(block, raw=True))
-        except hpack.HPACKError as error:
+            decoder = HeaderDecoder(h2.HEADER_LIST_BYTES_MAX)
+            headers = dict(decoder.decode(block))
+        except BadHeaderBlock as error:
             raise ConnectionFailed(H2Code.COMPRESSION_ERROR, "a broken header block") from error
         if headers.get(b"grpc-encoding") not in _GRPCIO_ENCODINGS:
             self._choice = Route.OURS

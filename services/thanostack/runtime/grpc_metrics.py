@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter
 
 from thanostack.runtime.error_mapping import GrpcCode
 from thanostack.runtime.grpc_call import FinishedCall, Handlers, Observer, ServerStream
+from thanostack.runtime.tally import TallyHistogram
 
 _LABELS = ["grpc_type", "grpc_service", "grpc_method"]
 # Upstream: the buckets of pkg/server/grpc.
@@ -57,7 +58,7 @@ class GrpcMetrics(Observer):
             _LABELS,
             registry=registry,
         )
-        self._seconds = Histogram(
+        self._seconds = TallyHistogram(
             f"grpc_{side}_handling_seconds",
             f"Histogram of response latency (seconds) of gRPC calls, as the {side} sees them.",
             _LABELS,
@@ -71,6 +72,14 @@ class GrpcMetrics(Observer):
             for code in GrpcCode:
                 self._handled.labels(*labels, code_name(code))
 
+    def unary(self, method: str) -> UnaryCalls:
+        """Return what counts the calls of one method, for callers that make very many."""
+        return UnaryCalls(
+            _labels(method, is_stream=False),
+            (self._started, self._handled, self._received, self._sent),
+            self._seconds,
+        )
+
     def started(self, method: str, *, is_stream: bool) -> None:
         """Count a call that begins."""
         self._started.labels(*_labels(method, is_stream=is_stream)).inc()
@@ -82,6 +91,41 @@ class GrpcMetrics(Observer):
         self._received.labels(*labels).inc(call.n_received)
         self._sent.labels(*labels).inc(call.n_sent)
         self._seconds.labels(*labels).observe(call.duration_s)
+
+
+class UnaryCalls:
+    """The metrics of one method, looked up once: looking them up costs more than counting.
+
+    Args:
+        labels: of the method.
+        counters: calls started and handled, messages received and sent.
+        seconds: how long calls took.
+    """
+
+    def __init__(
+        self,
+        labels: tuple[str, str, str],
+        counters: tuple[Counter, Counter, Counter, Counter],
+        seconds: TallyHistogram,
+    ) -> None:
+        started, handled, received, sent = counters
+        self._started, self._received, self._sent = (
+            counter.labels(*labels) for counter in (started, received, sent)
+        )
+        self._handled = {code: handled.labels(*labels, code_name(code)) for code in GrpcCode}
+        self._seconds = seconds.labels(*labels)
+
+    def started(self) -> None:
+        """Count a call that begins."""
+        self._started.inc()
+
+    def ended(self, code: GrpcCode, duration_s: float) -> None:
+        """Count a call that has ended, and its messages; a good one was answered with one."""
+        self._handled[code].inc()
+        self._sent.inc()
+        if code is GrpcCode.OK:
+            self._received.inc()
+        self._seconds.observe(duration_s)
 
 
 def _labels(method: str, *, is_stream: bool) -> tuple[str, str, str]:

@@ -19,87 +19,25 @@ Excluded: what the methods do (`grpc_api` modules), clients, TLS (`tls_ports`).
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import importlib
 import shutil
 import socket
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING
 
-import grpc
-from grpc_health.v1 import health
-from grpc_reflection.v1alpha import reflection
-
-from thanostack.lib.foundation.errors import ThanostackError
-from thanostack.runtime.error_mapping import GrpcCode, GrpcFailure, error_text, grpc_code
-from thanostack.runtime.grpc_call import (
-    DEFAULT_THREADS,
-    MESSAGE_BYTES_MAX,
-    ROLE_FIELD,
-    CallContext,
-    FinishedCall,
-    Handlers,
-    Observer,
-    ServerStream,
-    Unary,
-)
-from thanostack.runtime.grpc_front import Front, FrontLimits
+from thanostack.runtime.grpc_call import Handlers, Observer, Unary
+from thanostack.runtime.grpc_front import Front, Upstream
 from thanostack.runtime.grpc_health import HEALTH_CHECK, GrpcHealth
 from thanostack.runtime.grpc_http2_call import ByteBudget, Http2Service
+from thanostack.runtime.grpc_options import GrpcOptions
 from thanostack.runtime.http_server import listen, port_of
 from thanostack.runtime.logs import Logger
 from thanostack.runtime.tls_ports import ServerTLS
 
-# Clients of Thanos ping every 10 s. Go's timers and the network make that a little less at times,
-# and grpcio cuts a client off at the third ping that comes too early.
-PING_INTERVAL_S: Final = 9.0
-_FOREVER_S: Final = 1e9
-_STATUS_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
-_MODULE_OF_SERVICE: Final = {
-    "thanos.Store": "store_pb2",
-    "thanos.WriteableStore": "store_pb2",
-    "thanos.Query": "query_pb2",
-    "thanos.Rules": "rules_pb2",
-    "thanos.Targets": "targets_pb2",
-    "thanos.Metadata": "metadata_pb2",
-    "thanos.Exemplars": "exemplars_pb2",
-    "thanos.Status": "status_pb2",
-    "thanos.info.Info": "info_pb2",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class GrpcOptions:
-    """Bounds and times of a gRPC server.
-
-    Args:
-        threads: calls that run at once; the others wait.
-        message_bytes_max: of one request; 0 is not "no limit" but an error.
-        requests_bytes_max: of all requests at once that our own HTTP/2 side holds.
-        connection_age_s: after which a client is asked to connect again, so that it sees new
-            addresses; 0 for never. `--grpc-server-max-connection-age`.
-        ping_interval_s: clients that ping more often, and get no data, are cut off.
-        front: bounds for connections that have not asked for anything yet.
-        role: what the server says that it is, in every answer; empty for nothing.
-    """
-
-    threads: int = DEFAULT_THREADS
-    message_bytes_max: int = MESSAGE_BYTES_MAX
-    requests_bytes_max: int = 1 << 30
-    connection_age_s: float = 3600.0
-    ping_interval_s: float = PING_INTERVAL_S
-    front: FrontLimits = field(default_factory=FrontLimits)
-    role: str = ""
-
-    def __post_init__(self) -> None:
-        assert self.threads > 0
-        assert 0 < self.message_bytes_max <= self.requests_bytes_max
+if TYPE_CHECKING:
+    from thanostack.runtime.grpcio_server import GrpcioServer
 
 
 class GrpcServer:
@@ -138,7 +76,8 @@ class GrpcServer:
         self._health = GrpcHealth()
         self._folder: Path | None = None
         self._front: Front | None = None
-        self._grpcio: Any = None
+        self._upstream: Upstream | None = None
+        self._grpcio: GrpcioServer | None = None
         self._pool = ThreadPoolExecutor(self._options.threads, thread_name_prefix="grpc")
 
     @property
@@ -156,11 +95,13 @@ class GrpcServer:
         self._health.set(is_serving=is_serving)
 
     async def start(self) -> None:
-        """Begin to serve, in the running loop and in threads."""
+        """Begin to serve, in the running loop and in threads.
+
+        Raises:
+            OSError: if grpcio cannot be started; why is in the log.
+        """
         self._folder = Path(tempfile.mkdtemp(prefix="thanostack-grpc-"))  # mode 0700
         path = self._folder / "grpc.sock"
-        self._grpcio = self._make_grpcio(path)
-        self._grpcio.start()
         options = self._options
         service = Http2Service(
             handlers={**self._handlers, HEALTH_CHECK: Unary(self._health.check, inline=True)},
@@ -172,7 +113,12 @@ class GrpcServer:
             connection_age_s=options.connection_age_s,
             role=options.role,
         )
-        self._front = Front(self._bound, path, service, limits=options.front, tls=self._tls)
+        self._upstream = Upstream(path, lambda: self._start_grpcio(path))
+        self._front = Front(
+            self._bound, self._upstream, service, limits=options.front, tls=self._tls
+        )
+        if not options.is_rarely_asked:
+            await self._upstream.ready()
         await self._front.start()
 
     async def stop(self, grace_s: float) -> None:
@@ -182,152 +128,46 @@ class GrpcServer:
             grace_s: seconds; 0 to cancel at once.
         """
         self.set_serving(False)
-        if self._front is None or self._grpcio is None:
+        if self._front is None:
             self._bound.close()
             return
         self._front.stop_accepting()
-        ended: threading.Event = self._grpcio.stop(grace_s)
-        await asyncio.gather(
-            asyncio.to_thread(ended.wait),
-            self._front.finish(grace_s),
-        )
+        await asyncio.gather(self._stop_grpcio(grace_s), self._front.finish(grace_s))
         await self._front.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self._health.pool.shutdown(wait=False, cancel_futures=True)
+        self._health.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _make_grpcio(self, path: Path) -> Any:
-        server = grpc.server(self._pool, options=_channel_options(self._options))
-        server.add_generic_rpc_handlers(
-            [
-                grpc.method_handlers_generic_handler(service, self._wrap_all(service, methods))
-                for service, methods in _by_service(self._handlers).items()
-            ]
+    async def _stop_grpcio(self, grace_s: float) -> None:
+        if self._upstream is not None:
+            await self._upstream.settle()
+        if self._grpcio is not None:
+            await asyncio.to_thread(self._grpcio.stop(grace_s).wait)
+
+    async def _start_grpcio(self, path: Path) -> None:
+        """Import grpcio and begin to listen."""
+        try:
+            self._grpcio = await asyncio.to_thread(self._make_grpcio, path)
+        except Exception as error:  # whatever it was, clients wait for an end
+            self._log.error("grpcio cannot be started", err=error, exc_info=error)
+            raise OSError("grpcio cannot be started") from error
+
+    def _make_grpcio(self, path: Path) -> GrpcioServer:
+        from thanostack.runtime.grpcio_server import GrpcioServer
+
+        server = GrpcioServer(
+            path,
+            self._handlers,
+            pool=self._pool,
+            checks=self._health,
+            observer=self._observer,
+            report=self._report,
+            peer_of=lambda name: name if self._front is None else self._front.peer_of(name),
+            options=self._options,
         )
-        self._health.add_to(server)
-        services = [*_by_service(self._handlers), health.SERVICE_NAME, reflection.SERVICE_NAME]
-        for service in services:
-            if service in _MODULE_OF_SERVICE:  # registers its descriptors for reflection
-                importlib.import_module(f"thanostack.lib.pb.{_MODULE_OF_SERVICE[service]}")
-        reflection.enable_server_reflection(services, server)
-        if not server.add_insecure_port(f"unix:{path}"):
-            raise OSError(f"grpcio cannot listen on {path}")
+        server.start()
         return server
-
-    def _wrap_all(self, service: str, methods: Iterable[str]) -> dict[str, Any]:
-        wrapped = {}
-        for method in methods:
-            name = f"/{service}/{method}"
-            handler = self._handlers[name]
-            if isinstance(handler, ServerStream):
-                wrapped[method] = grpc.unary_stream_rpc_method_handler(
-                    self._wrap_stream(name, handler)
-                )
-            else:
-                wrapped[method] = grpc.unary_unary_rpc_method_handler(
-                    self._wrap_unary(name, handler)
-                )
-        return wrapped
-
-    def _wrap_unary(self, name: str, handler: Unary) -> Callable[[bytes, Any], bytes]:
-        def answer(request: bytes, servicer: grpc.ServicerContext) -> bytes:
-            context, started = self._context(servicer), time.monotonic()
-            self._observer.started(name, is_stream=False)
-            if self._options.role:
-                servicer.set_trailing_metadata(((ROLE_FIELD, self._options.role),))
-            try:
-                body = handler.handle(request, context)
-            except Exception as error:  # whatever a handler raises is an answer
-                self._abort(servicer, name, error, started, is_stream=False)
-                raise  # not reached: abort raises
-            context.finish()
-            self._finished(name, GrpcCode.OK, started, is_stream=False, n_sent=1)
-            return body
-
-        return answer
-
-    def _wrap_stream(
-        self, name: str, handler: ServerStream
-    ) -> Callable[[bytes, Any], Iterator[bytes]]:
-        def answer(request: bytes, servicer: grpc.ServicerContext) -> Iterator[bytes]:
-            context, started = self._context(servicer), time.monotonic()
-            self._observer.started(name, is_stream=True)
-            code = GrpcCode.CANCELLED  # unless it comes to an end
-            n_sent = 0
-            try:
-                answers = handler.handle(request, context)
-                with contextlib.closing(answers):  # type: ignore[type-var]
-                    for body in answers:
-                        n_sent += 1
-                        yield body
-                code = GrpcCode.OK
-            except Exception as error:  # whatever a handler raises is an answer
-                code = grpc_code(error)
-                self._abort(servicer, name, error, None, is_stream=True)
-            finally:
-                context.finish()
-                self._finished(name, code, started, is_stream=True, n_sent=n_sent)
-
-        return answer
-
-    def _abort(
-        self,
-        servicer: grpc.ServicerContext,
-        name: str,
-        error: Exception,
-        started: float | None,
-        *,
-        is_stream: bool,
-    ) -> None:
-        if not isinstance(error, ThanostackError | GrpcFailure):
-            self._report(name, error)
-        code = grpc_code(error)
-        if started is not None:
-            self._finished(name, code, started, is_stream=is_stream)
-        servicer.abort(_STATUS_CODES[code], error_text(error))
-
-    def _context(self, servicer: grpc.ServicerContext) -> CallContext:
-        metadata = {
-            key: value for key, value in servicer.invocation_metadata() if isinstance(value, str)
-        }
-        remaining_s = servicer.time_remaining()
-        # grpcio says some 300 years, or None, when there is no deadline.
-        timeout_s = remaining_s if (remaining_s or _FOREVER_S) < _FOREVER_S else None
-        peer = servicer.peer() if self._front is None else self._front.peer_of(servicer.peer())
-        context = CallContext(metadata, peer, timeout_s)
-        if not servicer.add_callback(context.cancel):
-            context.cancel()
-        return context
-
-    def _finished(
-        self, name: str, code: GrpcCode, started: float, *, is_stream: bool, n_sent: int = 0
-    ) -> None:
-        # grpcio calls a handler once the request is whole.
-        duration_s = time.monotonic() - started
-        self._observer.ended(FinishedCall(name, is_stream, code, duration_s, 1, n_sent))
 
     def _report(self, name: str, error: BaseException) -> None:
         self._log.error("a gRPC method hit a bug", method=name, err=error, exc_info=error)
-
-
-def _by_service(handlers: Handlers) -> dict[str, list[str]]:
-    services: dict[str, list[str]] = {}
-    for name in handlers:
-        _, service, method = name.split("/")
-        services.setdefault(service, []).append(method)
-    return services
-
-
-def _channel_options(options: GrpcOptions) -> list[tuple[str, int]]:
-    age_ms = int(options.connection_age_s * 1000)
-    return [
-        ("grpc.max_send_message_length", -1),
-        ("grpc.max_receive_message_length", options.message_bytes_max),
-        ("grpc.max_concurrent_streams", 1000),
-        # Without "recv", unlike the constant's name: grpcio ignores a name that it does not know,
-        # and then allows one ping in five minutes.
-        ("grpc.http2.min_ping_interval_without_data_ms", int(options.ping_interval_s * 1000)),
-        ("grpc.keepalive_permit_without_calls", 1),
-        *([("grpc.max_connection_age_ms", age_ms)] if age_ms else []),
-    ]

@@ -24,6 +24,7 @@ from urllib.parse import unquote
 from thanostack.runtime import http2_frames as h2
 from thanostack.runtime.error_mapping import GrpcCode
 from thanostack.runtime.grpc_call import ROLE_FIELD
+from thanostack.runtime.http2_answer import KnownAnswer, known_answer
 from thanostack.runtime.http2_frames import ConnectionFailed, H2Code
 from thanostack.runtime.http2_machine import (
     CONNECTION_WINDOW,
@@ -36,6 +37,8 @@ from thanostack.runtime.http2_machine import (
 
 # Bound: a server sends a few for each call that we make, so what it may send follows from that.
 _CONTROL_FRAMES_MAX: Final = 200_000
+# Answers that are looked at until one is found that can be known again.
+_LESSONS: Final = 64
 _LAST_STREAM: Final = (1 << 31) - 1
 _ROLE: Final = ROLE_FIELD.encode()
 _PING_PAYLOAD: Final = b"thanosta"
@@ -105,6 +108,8 @@ class Http2Client(Http2Machine[_Call]):
         """Whether the server wants no further calls on this connection."""
         self.awaits_pong = False
         """Whether a ping of ours is not answered yet."""
+        self._usual: tuple[KnownAnswer, CallEnd] | None = None
+        self._lessons = _LESSONS
 
     def call(self, block: bytes, message: Iterable[memoryview], on_end: OnEnd) -> int:
         """Begin a call and return its stream.
@@ -126,6 +131,46 @@ class Http2Client(Http2Machine[_Call]):
         self._flush(stream_id, call)
         return stream_id
 
+    def receive(self, data: bytes, now: float) -> None:
+        """Take bytes from the server; as `Http2Machine.receive`."""
+        if self._tail or self._block is not None:
+            super().receive(data, now)
+            return
+        rest = data if self._usual is None else data[self._take_usual(data, *self._usual) :]
+        if not rest:
+            return
+        n_streams = len(self._streams)
+        super().receive(rest, now)
+        if self._usual is None and self._lessons and len(self._streams) == n_streams - 1:
+            self._learn(rest)
+
+    def _take_usual(self, data: bytes, usual: KnownAnswer, end: CallEnd) -> int:
+        """End the calls whose answers are the usual one; return where others begin."""
+        if not all(block in self._known_blocks for block in usual.blocks):
+            self._usual = None  # the compression table changed: the same bytes mean something else
+            return 0
+        position = 0
+        while stream_id := usual.stream_of(data, position):
+            call = self._streams.get(stream_id)
+            if call is None or call.queue:
+                break
+            position += usual.size
+            self._credit(usual.n_data)
+            del self._streams[stream_id]
+            call.on_end(end)
+        return position
+
+    def _learn(self, data: bytes) -> None:
+        """Remember an answer that was good, to know it again."""
+        self._lessons -= 1
+        found = known_answer(data, self._known_blocks)
+        if found is None:
+            return
+        first, last = (dict(self._known_blocks[block]) for block in found.blocks)
+        end = _end_of(last, _number(first.get(b":status")) or 0)
+        if end.code is GrpcCode.OK:
+            self._usual = (found, end)
+
     def cancel(self, stream_id: int, end: CallEnd) -> None:
         """Give a call up, if it is still open."""
         call = self._streams.get(stream_id)
@@ -133,12 +178,17 @@ class Http2Client(Http2Machine[_Call]):
             self.reset(stream_id, H2Code.CANCEL)
             call.on_end(end)
 
-    def lose(self, text: str) -> None:
-        """End every call: the connection is gone."""
+    def lose(self, text: str, *, may_repeat: bool = True) -> None:
+        """End every call: the connection is gone.
+
+        Args:
+            text: why.
+            may_repeat: whether another try is worth it.
+        """
         self.is_leaving = True
         calls, self._streams = self._streams, {}
         for call in calls.values():
-            call.on_end(CallEnd(GrpcCode.UNAVAILABLE, text, may_repeat=True))
+            call.on_end(CallEnd(GrpcCode.UNAVAILABLE, text, may_repeat=may_repeat))
 
     def ping(self) -> None:
         """Ask whether the server is still there."""

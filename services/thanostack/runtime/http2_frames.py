@@ -4,7 +4,7 @@
 
 Reading is left to the two machines that loop over frames (`grpc_handshake`, `http2_connection`);
 here are the numbers, the builders, and the two payloads with optional parts. Header blocks are
-decoded by the `hpack` package and encoded here without compression: answers carry four short
+decoded by `header_blocks` and encoded here without compression: answers carry four short
 headers, and a dynamic table would be state to keep in step for nothing.
 
 Source: RFC 9113 sections 4 and 6; RFC 7541 sections 5 and 6.

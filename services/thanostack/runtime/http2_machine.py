@@ -5,7 +5,7 @@
 
 The `h2` package does the same and more, at 60 to 100 µs a frame; a snappy-compressed request comes
 in frames of 16 KiB, whatever we announce (grpc-go), and those would cost more than all the rest of
-a write. Here a DATA frame costs a few microseconds. Header compression is left to `hpack`.
+a write. Here a DATA frame costs a few microseconds. Header compression is `header_blocks`'.
 
 Windows: the other side gets large ones, and credit as soon as bytes arrive. What bounds memory is
 not the window but whoever collects the bytes. A sender that ignores its windows therefore gains
@@ -27,11 +27,10 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Final, Generic, TypeVar, cast
-
-import hpack
+from typing import Final, Generic, TypeVar
 
 from thanostack.runtime import http2_frames as h2
+from thanostack.runtime.header_blocks import BadHeaderBlock, HeaderDecoder, OversizedHeaders
 from thanostack.runtime.http2_frames import ConnectionFailed, H2Code
 
 FRAME_BYTES_MAX: Final = 1 << 18
@@ -73,7 +72,7 @@ class Http2Machine(Generic[S]):
     """
 
     def __init__(self, greeting: Iterable[Buffer], *, control_frames_max: int) -> None:
-        self._decoder = hpack.Decoder(max_header_list_size=h2.HEADER_LIST_BYTES_MAX)
+        self._decoder = HeaderDecoder(h2.HEADER_LIST_BYTES_MAX)
         self._streams: dict[int, S] = {}
         self._highest = 0
         self._tail = b""
@@ -190,10 +189,7 @@ class Http2Machine(Generic[S]):
 
     def _data(self, stream_id: int, flags: int, payload: bytes) -> None:
         self._require_known(stream_id, "DATA")
-        self._uncredited += len(payload)
-        if self._uncredited > CONNECTION_WINDOW >> 1:
-            self._out.append(h2.pack_window_update(0, self._uncredited))
-            self._uncredited = 0
+        self._credit(len(payload))
         stream = self._streams.get(stream_id)
         if stream is None:  # reset or answered already; the other side may not know yet
             return
@@ -204,6 +200,13 @@ class Http2Machine(Generic[S]):
         if flags & h2.PADDED:
             payload = h2.unpad(payload, flags)
         self.on_data(stream_id, stream, flags, payload)
+
+    def _credit(self, n_bytes: int) -> None:
+        """Give the connection's window back, in large pieces."""
+        self._uncredited += n_bytes
+        if self._uncredited > CONNECTION_WINDOW >> 1:
+            self._out.append(h2.pack_window_update(0, self._uncredited))
+            self._uncredited = 0
 
     def _empty_data(self, stream_id: int, flags: int, _payload: bytes) -> None:
         self._require_known(stream_id, "DATA")
@@ -244,10 +247,10 @@ class Http2Machine(Generic[S]):
     def _decode(self, block: bytes) -> Headers:
         # Always decoded: skipping a block would desynchronise the compression's table.
         try:
-            headers = cast("Headers", self._decoder.decode(block, raw=True))
-        except hpack.OversizedHeaderListError as error:
+            headers = self._decoder.decode(block)
+        except OversizedHeaders as error:
             raise ConnectionFailed(H2Code.ENHANCE_YOUR_CALM, "oversized headers") from error
-        except hpack.HPACKError as error:
+        except BadHeaderBlock as error:
             raise ConnectionFailed(H2Code.COMPRESSION_ERROR, "a broken header block") from error
         if h2.changes_table(block) or len(self._known_blocks) >= _KNOWN_BLOCKS_MAX:
             self._known_blocks.clear()

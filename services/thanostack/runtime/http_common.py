@@ -1,22 +1,21 @@
-"""The routes every container has, and plain answers without a framework.
+"""The pages every container has, and plain answers without a framework.
 
-    /metrics   /-/healthy   /-/ready
-    anything else              404 page not found, as Go says it
+    /metrics   /-/healthy   /-/ready       answered here
+    anything else                          the application behind
 
-`Answer` is a whole response; `send` writes it to ASGI in two events. Raw ASGI callables (the write
-path) use it too, as it costs a few microseconds where a framework's response costs tens.
+`Answer` is a whole response; `send_answer` writes it to ASGI in two events. Raw ASGI callables (the
+write path) use it too, as it costs a few microseconds where a framework's response costs tens, and
+its import 10 MiB.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.responses import PlainTextResponse
 from prometheus_client import CollectorRegistry
-from starlette.exceptions import HTTPException
 
 from thanostack.runtime.metrics import exposition
 from thanostack.runtime.probes import Probes
@@ -29,7 +28,6 @@ ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 TEXT = b"text/plain; charset=utf-8"
 JSON = b"application/json"
-_REFUSALS = {404: "404 page not found"}
 CLIENT_CERTIFICATE = "thanostack.client_certificate"
 """Key of a request's scope: the client's verified certificate, DER, or None; only over TLS."""
 
@@ -65,36 +63,75 @@ async def send_answer(send: Send, answer: Answer) -> None:
     await send({"type": "http.response.body", "body": answer.body})
 
 
-def plain_errors(pages: FastAPI) -> None:
-    """Make an application answer what it has no route for as upstream does: in plain text."""
-
-    @pages.exception_handler(HTTPException)
-    async def refuse(_: Request, error: HTTPException) -> Response:
-        text = _REFUSALS.get(error.status_code, error.detail)
-        headers = {**(error.headers or {}), "X-Content-Type-Options": "nosniff"}
-        return PlainTextResponse(f"{text}\n", error.status_code, headers)
+_METHOD_NOT_ALLOWED: Final = Answer(
+    405,
+    b"Method Not Allowed\n",
+    headers=((b"allow", b"GET"), (b"x-content-type-options", b"nosniff")),
+)
 
 
-def common_routes(probes: Probes, registry: CollectorRegistry) -> APIRouter:
-    """Return the routes for metrics and probes; included by every container's application."""
-    router = APIRouter(include_in_schema=False)
+class CommonPages:
+    """Metrics and probes of a container, before the application that has its other pages.
 
-    @router.get("/-/healthy")
-    async def healthy() -> Response:
-        if probes.is_healthy:
-            return Response("OK", media_type="text/plain")
-        return Response("not healthy", 503, media_type="text/plain")
+    Args:
+        probes: shown.
+        registry: exposed.
+        behind: that application.
+    """
 
-    @router.get("/-/ready")
-    async def ready() -> Response:
-        if probes.is_ready:
-            return Response("OK", media_type="text/plain")
-        return Response(f"not ready: {probes.reason}", 503, media_type="text/plain")
+    def __init__(self, probes: Probes, registry: CollectorRegistry, behind: ASGI) -> None:
+        self._probes, self._registry, self._behind = probes, registry, behind
+        self._pages: Final[Mapping[str, Callable[[Scope], Awaitable[Answer]]]] = {
+            "/metrics": self._metrics,
+            "/-/healthy": self._healthy,
+            "/-/ready": self._ready,
+        }
 
-    @router.get("/metrics")
-    def metrics(request: Request) -> Response:
-        # Not async: collectors ask storage for its counters, off the loop.
-        body, content_type = exposition(registry, request.headers.get("accept", ""))
-        return Response(body, media_type=None, headers={"content-type": content_type})
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        page = None if scope["type"] != "http" else self._pages.get(scope["path"])
+        if page is None:
+            await self._behind(scope, receive, send)
+        elif scope["method"] != "GET":
+            await send_answer(send, _METHOD_NOT_ALLOWED)
+        else:
+            await send_answer(send, await page(scope))
 
-    return router
+    async def _healthy(self, _: Scope) -> Answer:
+        return Answer(200, b"OK") if self._probes.is_healthy else Answer(503, b"not healthy")
+
+    async def _ready(self, _: Scope) -> Answer:
+        if self._probes.is_ready:
+            return Answer(200, b"OK")
+        return Answer(503, f"not ready: {self._probes.reason}".encode())
+
+    async def _metrics(self, scope: Scope) -> Answer:
+        accept = b",".join(value for name, value in scope["headers"] if name == b"accept")
+        # In a thread: collectors ask storage for its counters, which waits for its jobs.
+        body, content_type = await asyncio.to_thread(
+            exposition, self._registry, accept.decode("latin-1")
+        )
+        return Answer(200, body, content_type.encode())
+
+
+class LateApplication:
+    """An application that is made when it is first asked, and then kept.
+
+    Many processes are asked for nothing but writes, metrics and probes, and a web framework is
+    10 MiB.
+
+    Args:
+        make: called once, in a thread.
+    """
+
+    def __init__(self, make: Callable[[], ASGI]) -> None:
+        self._make = make
+        self._made: ASGI | None = None
+        self._one_at_a_time = asyncio.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        async with self._one_at_a_time:
+            if self._made is None:
+                self._made = await asyncio.to_thread(self._make)
+        await self._made(scope, receive, send)

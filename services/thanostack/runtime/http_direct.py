@@ -18,10 +18,9 @@ from asyncio import TimerHandle
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
-
 from thanostack.lib.foundation.errors import Unavailable
 from thanostack.runtime.http_common import Answer, headers_of
+from thanostack.runtime.lean_imports import STATUS_LINE, HttpToolsProtocol
 
 WHOLE_BYTES_MAX: Final = 64 << 10
 PATIENCE_S: Final = 1.0

@@ -27,12 +27,10 @@ import socket
 from collections.abc import Generator
 from typing import Any, Final
 
-import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from thanostack.lib.foundation.errors import SettingsInvalid
 from thanostack.runtime.http_common import CLIENT_CERTIFICATE
 from thanostack.runtime.http_direct import LAST, Direct, DirectProtocol
+from thanostack.runtime.lean_imports import HttpToolsProtocol, uvicorn
 from thanostack.runtime.tls_listener import TLSListener, client_certificate
 from thanostack.runtime.tls_ports import ServerTLS
 
@@ -108,7 +106,7 @@ class _WithCertificate(HttpToolsProtocol):
         self.scope[CLIENT_CERTIFICATE] = self._certificate  # type: ignore[literal-required]
 
 
-class _Quiet(uvicorn.Server):
+class _Quiet(uvicorn.server.Server):
     """Leaves signals alone, and accepts through TLS where there is some."""
 
     tls: ServerTLS | None = None
@@ -195,7 +193,7 @@ class HTTPServer:
         self._bound = bound
         self._ended = asyncio.Event()
         self._server = _Quiet(
-            uvicorn.Config(
+            uvicorn.config.Config(
                 application,
                 loop="none",
                 http=protocol,

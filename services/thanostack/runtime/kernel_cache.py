@@ -63,12 +63,16 @@ def all_kernel_modules() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("[a-z]*.py"))
 
 
+def kernels_in(module: str) -> list[str]:
+    """Return the kernels that a module defines."""
+    return _NAME.findall((_FOLDER / f"{module}.py").read_text(encoding="utf-8"))
+
+
 def cold_kernels(modules: Iterable[str]) -> list[tuple[str, str]]:
     """Return (module, kernel) of what no cache has, the write path first."""
     cold = []
     for module in modules:
-        text = (_FOLDER / f"{module}.py").read_text(encoding="utf-8")
-        names = _NAME.findall(text)
+        names = kernels_in(module)
         cold += [(KERNELS + module, name) for name in names if not _store.has(module, name)]
     return sorted(cold, key=lambda kernel: _RANK.get(kernel[1], len(_RANK)))
 

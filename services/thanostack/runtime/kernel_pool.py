@@ -30,6 +30,7 @@ from thanostack.runtime.kernel_cache import (
     all_kernel_modules,
     cold_kernels,
     kernel_modules_of,
+    kernels_in,
 )
 
 CHILDREN: Final = 2
@@ -144,11 +145,11 @@ def load(component: str, names: Iterable[str]) -> None:
         component: whose kernels they are.
         names: of kernels.
     """
+    wanted = frozenset(names)
     for module in kernel_modules_of(component):
-        loaded = importlib.import_module(KERNELS + module)
-        for name in names:
-            kernel = getattr(loaded, name, None)
-            if kernel is not None and hasattr(kernel, "ready"):
+        for name in wanted.intersection(kernels_in(module)):
+            kernel = getattr(importlib.import_module(KERNELS + module), name)
+            if hasattr(kernel, "ready"):  # else it is linked already
                 kernel.ready()
 
 

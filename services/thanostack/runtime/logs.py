@@ -12,7 +12,7 @@ import logging
 import sys
 from typing import Any, TextIO
 
-import structlog
+from thanostack.runtime.lean_imports import structlog
 
 _LEVELS = {
     "debug": logging.DEBUG,

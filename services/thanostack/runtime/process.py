@@ -17,6 +17,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import uvloop
@@ -24,6 +25,7 @@ from prometheus_client import CollectorRegistry
 
 from thanostack.lib.foundation.clock import Clock, SystemClock
 from thanostack.runtime import logs, metrics
+from thanostack.runtime.grpc_metrics import GrpcMetrics
 from thanostack.runtime.logs import Logger
 from thanostack.runtime.probes import Probes
 from thanostack.runtime.shared_flags import LogAndTracingFlags
@@ -50,6 +52,11 @@ class Process:
     log: Logger
     clock: Clock
     tls: TLS
+
+    @cached_property
+    def grpc_client(self) -> GrpcMetrics:
+        """Return the metrics of gRPC clients, which a process can have once only."""
+        return GrpcMetrics(self.registry, "client")
 
 
 Start = Callable[[Any, Process], Awaitable[None]]

@@ -26,7 +26,6 @@ from thanostack.lib.foundation.clock import Clock
 from thanostack.lib.foundation.errors import SettingsInvalid
 from thanostack.runtime.logs import Logger
 from thanostack.runtime.reloading import Reloading
-from thanostack.runtime.tls_context import client_context, not_after, server_context
 from thanostack.runtime.tls_errors import explain
 from thanostack.runtime.tls_options import GRPC_ALPN, PEM, ClientTLSOptions, ServerTLSOptions
 
@@ -61,6 +60,8 @@ class _Port:
 
     def _made(self, context: ssl.SSLContext, cert: PEM) -> ssl.SSLContext:
         if cert:
+            from thanostack.runtime.tls_context import not_after
+
             self._tls.not_after.labels(self._name).set(not_after(cert))
         return context
 
@@ -102,9 +103,15 @@ class ServerTLS(_Port):
         self._options = options
         self._context = Reloading(
             lambda: (*files, *_paths(options())),
-            lambda: self._made(server_context(options(), alpn=alpn), options().cert),
+            lambda: self._make(alpn),
             self._told,
         )
+
+    def _make(self, alpn: str) -> ssl.SSLContext:
+        from thanostack.runtime.tls_context import server_context  # heavy, and rarely needed
+
+        options = self._options()
+        return self._made(server_context(options, alpn=alpn), options.cert)
 
     def context(self) -> ssl.SSLContext:
         """Return the context for a connection that begins now."""
@@ -133,9 +140,14 @@ class ClientTLS(_Port):
         self.options = options
         self._context = Reloading(
             lambda: _paths(options),
-            lambda: self._made(client_context(options, alpn=GRPC_ALPN), options.cert),
+            self._make,
             self._told,
         )
+
+    def _make(self) -> ssl.SSLContext:
+        from thanostack.runtime.tls_context import client_context  # heavy, and rarely needed
+
+        return self._made(client_context(self.options, alpn=GRPC_ALPN), self.options.cert)
 
     async def connect(
         self, protocol: Callable[[], asyncio.Protocol], address: str, *, name: str = ""

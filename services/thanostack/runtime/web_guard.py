@@ -23,8 +23,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-import bcrypt
-
 from thanostack.lib.foundation.clock import Clock
 from thanostack.runtime.http_common import ASGI, Answer, Message, Receive, Scope, Send, send_answer
 from thanostack.runtime.web_config import WebConfig
@@ -135,6 +133,8 @@ class Passwords:
 
 
 def _is_right(password: bytes, hashed: bytes) -> bool:
+    import bcrypt  # for ports with passwords only
+
     # As Go's, which looks at no more of a password; the library refuses more.
     return bcrypt.checkpw(password[:_PASSWORD_BYTES], hashed)
 

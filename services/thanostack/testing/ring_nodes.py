@@ -21,8 +21,10 @@ from thanostack.lib.hashring import Hashrings
 from thanostack.lib.pb import store_pb2
 from thanostack.receive.peers import PeerOptions, Peers
 from thanostack.receive.router import LocalWriter, Router, RouterOptions
+from thanostack.receive.routing import REMOTE_WRITE
 from thanostack.receive.routing_metrics import RoutingMetrics
 from thanostack.runtime.error_mapping import GrpcCode
+from thanostack.runtime.grpc_metrics import GrpcMetrics
 from thanostack.runtime.http2_client import OK_END, CallEnd, OnEnd
 
 Labels = tuple[tuple[str, str], ...]
@@ -70,6 +72,11 @@ class Node:
         asyncio.get_running_loop().call_soon(call.cancel, self.says)
         return call
 
+    async def probe(self) -> str:
+        """Answer unless it is down or silent."""
+        is_there = self.says is not None and self.says.code is not GrpcCode.UNAVAILABLE
+        return "" if is_there else "no answer"
+
     async def close(self) -> None:
         """Do nothing."""
 
@@ -105,7 +112,12 @@ class Cluster:
         metrics = RoutingMetrics(self.registry, replication_factor=self.options.replication_factor)
         connect: Callable[[str], Any] = self.nodes.__getitem__
         self.peers = Peers(
-            connect, PeerOptions(), clock=self.clock, metrics=metrics, source=random.Random(1)
+            connect,
+            PeerOptions(),
+            clock=self.clock,
+            metrics=metrics,
+            calls=GrpcMetrics(self.registry, "client").unary(REMOTE_WRITE),
+            source=random.Random(1),
         )
         self.rings = self.parse([{"endpoints": list(self.nodes)}], algorithm)
         self.router = Router(

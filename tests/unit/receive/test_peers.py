@@ -12,6 +12,7 @@ from thanostack.lib.foundation.clock import ManualClock
 from thanostack.receive.peers import NOT_TRIED, Backoff, Peer, PeerOptions, Peers
 from thanostack.receive.routing_metrics import RoutingMetrics
 from thanostack.runtime.error_mapping import GrpcCode
+from thanostack.runtime.grpc_metrics import GrpcMetrics
 from thanostack.runtime.http2_client import OK_END, CallEnd
 
 DOWN = CallEnd(GrpcCode.UNAVAILABLE, "refused")
@@ -30,10 +31,15 @@ class Channel:
 
     def __init__(self):
         self.calls, self.is_closed = [], False
+        self.probes, self.answers = 0, asyncio.Event()
 
     def call(self, message, on_end):
         self.calls.append(OpenCall(message, on_end))
         return self.calls[-1]
+
+    async def probe(self):
+        self.probes += 1
+        return "" if self.answers.is_set() else "no answer"
 
     async def close(self):
         self.is_closed = True
@@ -51,6 +57,7 @@ class Cluster:
             PeerOptions(**options),
             clock=self.clock,
             metrics=self.metrics,
+            calls=GrpcMetrics(self.registry, "client").unary("/thanos.WriteableStore/RemoteWrite"),
             source=random.Random(1),
         )
 
@@ -111,8 +118,16 @@ async def test_a_forward_given_up_while_it_waits_never_runs(cluster):
     assert cluster.peers.held_bytes() == {"a:1": 2}
 
 
-async def test_an_unavailable_peer_is_left_alone_for_a_while(cluster):
-    """Those that wait are told as well; later it is tried again, and success forgets it all."""
+async def until(claim):
+    for _ in range(500):
+        if claim():
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("it did not come about")
+
+
+async def test_an_unavailable_peer_is_left_alone_until_it_answers_a_probe(cluster):
+    """Those that wait are told as well; no forward waits for a connection."""
     for text in (b"1", b"2", b"3"):
         cluster.forward(text)
     cluster.calls()[0].on_end(DOWN)
@@ -120,10 +135,39 @@ async def test_an_unavailable_peer_is_left_alone_for_a_while(cluster):
         "refused",
         "not tried: it failed a moment ago",
     ]
-    cluster.clock.advance(100)
+    channel, peer = cluster.channels["a:1"][0], cluster.peers.of("a:1")
+    assert channel.probes == 0
+    await until(lambda: channel.probes == 2)
+    assert peer.is_down
     cluster.forward(b"4")
+    assert len(cluster.calls()) == 2
+    channel.answers.set()
+    await until(lambda: not peer.is_down)
+    cluster.forward(b"5")
     assert len(cluster.calls()) == 3
+
+
+async def test_a_peer_that_says_nothing_is_down_after_the_first_forward_in_vain(cluster):
+    """It is probed at once and not again by a forward; those that wait are told."""
+    late = CallEnd(GrpcCode.DEADLINE_EXCEEDED, "no answer within 5 s")
+    running, _, _ = (cluster.forward(text) for text in (b"1", b"2", b"3"))
+    cluster.clock.advance(5000)
+    running.cancel(late)
+    channel, peer = cluster.channels["a:1"][0], cluster.peers.of("a:1")
+    assert peer.is_down
+    assert [end.code for end in cluster.ends] == [late.code, GrpcCode.UNAVAILABLE]
+    await until(lambda: channel.probes == 1)
+    channel.answers.set()
+    await until(lambda: not peer.is_down)
+
+
+async def test_a_peer_that_answers_others_meanwhile_is_up(cluster):
+    """A forward that takes too long says something about the forward then."""
+    slow = cluster.forward(b"1")
+    cluster.clock.advance(5000)
+    cluster.forward(b"2")
     cluster.calls()[1].on_end(OK_END)
+    slow.cancel(CallEnd(GrpcCode.DEADLINE_EXCEEDED))
     assert not cluster.peers.of("a:1").is_down
 
 
@@ -138,6 +182,40 @@ async def test_what_must_be_tried_is(cluster):
     assert [call.message for call in cluster.calls()] == [b"1", b"3"]
     cluster.calls()[1].on_end(OK_END)
     assert not peer.is_down
+
+
+async def test_a_forward_that_never_ran_says_nothing_about_its_peer(cluster):
+    """It is given up while it waits for its turn."""
+    cluster.forward(b"1"), cluster.forward(b"2")
+    cluster.clock.advance(5000)
+    cluster.forward(b"3").cancel(CallEnd(GrpcCode.DEADLINE_EXCEEDED))
+    assert not cluster.peers.of("a:1").is_down
+
+
+async def test_a_peer_that_left_is_there_for_late_forwards_only(cluster):
+    """A request that an old ring placed is sent, and leaves no peer behind."""
+    cluster.peers.keep({"b:1"})
+    cluster.forward(b"late")
+    channel = cluster.channels["a:1"][0]
+    await asyncio.sleep(0)
+    assert not channel.is_closed
+    assert cluster.peers.held_bytes() == {}
+    cluster.calls()[0].on_end(OK_END)
+    await until(lambda: channel.is_closed)
+    assert cluster.ends == [OK_END]
+    assert cluster.value("thanos_receive_forward_delay_seconds_count", worker="a:1") is None
+    cluster.peers.keep({"a:1", "b:1"})
+    cluster.forward(b"back")
+    assert cluster.peers.held_bytes() == {"a:1": 4}
+
+
+async def test_a_peer_that_left_is_not_looked_for(cluster):
+    """Its probes end with it."""
+    cluster.forward(b"1")
+    cluster.calls()[0].on_end(DOWN)
+    cluster.peers.keep(())
+    await asyncio.sleep(0.3)
+    assert cluster.channels["a:1"][0].probes == 0
 
 
 async def test_other_failures_leave_a_peer_up(cluster):
@@ -158,6 +236,25 @@ async def test_forwards_are_counted_as_upstream_does(cluster):
         assert cluster.value(f"thanos_receive_{name}_total", result="success") == 1
         assert cluster.value(f"thanos_receive_{name}_total", result="error") == 2
     assert cluster.value("thanos_receive_replication_factor") == 3
+
+
+async def test_calls_are_counted_as_gos_client_does(cluster):
+    """With upstream's labels; what was not tried is no call."""
+    for end in (OK_END, OK_END, CallEnd(GrpcCode.ALREADY_EXISTS), DOWN):
+        cluster.forward(b"x")
+        cluster.calls()[-1].on_end(end)
+    cluster.forward(b"not tried")
+    method = {
+        "grpc_type": "unary",
+        "grpc_service": "thanos.WriteableStore",
+        "grpc_method": "RemoteWrite",
+    }
+    assert cluster.value("grpc_client_started_total", **method) == 4
+    for code, count in (("OK", 2), ("AlreadyExists", 1), ("Unavailable", 1), ("Internal", 0)):
+        assert cluster.value("grpc_client_handled_total", grpc_code=code, **method) == count
+    assert cluster.value("grpc_client_msg_sent_total", **method) == 4
+    assert cluster.value("grpc_client_msg_received_total", **method) == 2
+    assert cluster.value("grpc_client_handling_seconds_count", **method) == 4
 
 
 async def test_a_replica_that_others_made_is_no_replication(cluster):
@@ -192,27 +289,19 @@ async def test_a_ring_change_lets_go_of_peers_behind_their_forwards(cluster):
 
 def test_pauses_double_up_to_a_bound():
     """From 100 ms on, each between that and twice the longest before; a reset begins anew."""
-    clock = ManualClock()
     longest = []
     for seed in range(200):
-        backoff, pauses = Backoff(0.5, clock, random.Random(seed)), []
-        for _ in range(5):
-            begun = clock.time_ms
-            backoff.failed()
-            backoff.failed()  # while it pauses nothing adds up
-            while backoff.is_down:
-                clock.advance(1)
-            pauses.append(clock.time_ms - begun)
-        longest.append(pauses)
-        assert min(pauses) >= 100
+        backoff = Backoff(0.5, random.Random(seed))
+        longest.append([backoff.pause_s() for _ in range(5)])
+        assert min(longest[-1]) >= 0.1
         backoff.reset()
-        assert not backoff.is_down
+        assert backoff.pause_s() <= 0.1
     worst = [max(column) for column in zip(*longest, strict=True)]
-    assert worst[0] <= 101
-    assert 180 <= worst[1] <= 201
-    assert 350 <= worst[2] <= 401
-    assert 450 <= worst[3] <= 501
-    assert 450 <= worst[4] <= 501
+    assert worst[0] <= 0.1
+    assert 0.18 <= worst[1] <= 0.2
+    assert 0.35 <= worst[2] <= 0.4
+    assert 0.45 <= worst[3] <= 0.5
+    assert 0.45 <= worst[4] <= 0.5
 
 
 async def test_queues_are_shown(cluster):

@@ -47,7 +47,7 @@ class Ingestor:
         self.stores = []
         self.handlers = ReceiveServicer(
             of_storage(WriteService(self.storage, ThreadPoolExecutor(1)), "default-tenant"),
-            StoreServer(lambda: self.stores),
+            lambda: StoreServer(lambda: self.stores),
             metrics=ReceiveMetrics(registry, inflight_bytes_max=1),
             probes=self.probes,
         ).handlers()

@@ -9,14 +9,13 @@ from collections import Counter
 import httpx
 import pytest
 import structlog
-from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from thanostack.lib.foundation.errors import Unavailable
 from thanostack.lib.tsdb import cardinality as cardinality_module
 from thanostack.lib.tsdb.cardinality import cardinality
 from thanostack.lib.tsdb.head import IndexRebuild
-from thanostack.receive.status_api import status_routes
+from thanostack.receive.status_api import status_pages
 from thanostack.runtime.probes import Probes
 from thanostack.testing.tsdb_directory import opened
 from thanostack.testing.write_storage import write_request
@@ -131,10 +130,7 @@ def client(tmp_path):
     send(tenants["a"], [{"__name__": "up", "job": "x"}])
     probes = Probes("receive", CollectorRegistry(), structlog.get_logger())
     probes.set_ready()
-    app = FastAPI()
-    app.include_router(
-        status_routes(lambda: tenants, probes, header="THANOS-TENANT", default="default-tenant")
-    )
+    app = status_pages(lambda: tenants, probes, header="THANOS-TENANT", default="default-tenant")
     client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://receive")
     client.probes = probes
     yield client

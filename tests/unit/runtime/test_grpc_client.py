@@ -261,3 +261,50 @@ async def test_closing_lets_open_calls_end() -> None:
     assert [end.code for end in ends] == [GrpcCode.OK]
     assert refused.code is GrpcCode.UNAVAILABLE
     assert service.requests == [b"connect", b"last"]
+
+
+class Alive(Peer):
+    """One that answers pings."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        at = data.find(b"thanosta")
+        if at >= 0:
+            pong = frames.pack_frame(frames.PING, frames.ACK, 0, data[at : at + 8])
+            self.transport.write(pong)
+
+
+async def test_a_probe_connects_and_asks() -> None:
+    """A peer that answers is reached, and its connection is kept for calls."""
+    async with scripted(Alive(ANSWER)) as port:
+        channel = channel_to(port)
+        assert await channel.probe() == ""
+        assert await channel.probe() == ""
+        assert (await ask(channel, b"x")).code is GrpcCode.OK
+        await channel.close()
+
+
+async def test_a_probe_says_why_a_peer_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens, or whoever does says nothing."""
+    monkeypatch.setattr(grpc_client, "PROBE_TIMEOUT_S", 0.05)
+    async with scripted(Peer(), Alive()) as port:
+        channel = channel_to(port)
+        assert "no answer to a ping" in await channel.probe()
+        assert await channel.probe() == ""
+        await channel.close()
+    refused = channel_to(port)
+    assert "onnect" in await refused.probe()
+
+
+async def test_a_probe_in_vain_ends_the_calls_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once and for all: another try would wait for the same peer."""
+    monkeypatch.setattr(grpc_client, "PROBE_TIMEOUT_S", 0.05)
+    async with scripted(Peer(), Alive(ANSWER)) as port:
+        channel = channel_to(port)
+        ends: list[CallEnd] = []
+        channel.call(memoryview(frame_message(b"x")), ends.append)
+        await asyncio.sleep(0.05)
+        assert await channel.probe()
+        assert [end.code for end in ends] == [GrpcCode.UNAVAILABLE]
+        assert (await ask(channel, b"y")).code is GrpcCode.OK
+        await channel.close()

@@ -361,3 +361,36 @@ def test_a_busy_port_is_an_error_before_anything_starts() -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(errors.SettingsInvalid, match="--grpc-address"):
             GrpcServer(address, {}, log=structlog.get_logger())
+
+
+async def test_grpcio_is_started_by_the_first_client_that_needs_it(service: Service) -> None:
+    """Clients that come at the same time wait for the same start; a server may never need it."""
+    server = await served(service, GrpcOptions(is_rarely_asked=True))
+    assert server._grpcio is None
+
+    def client(channel: Any) -> bytes:
+        return _echo(channel, b"x", None)
+
+    assert await asyncio.gather(*(ask(server, client) for _ in range(3))) == [b"x"] * 3
+    assert server._grpcio is not None
+    await server.stop(0)
+    unused = await served(service, GrpcOptions(is_rarely_asked=True))
+    await unused.stop(0)
+    assert unused._grpcio is None
+
+
+async def test_a_start_of_grpcio_in_vain_refuses_clients(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is told in the log; nobody waits for ever."""
+    server = await served(service, GrpcOptions(is_rarely_asked=True))
+
+    def fails(_: object) -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(server, "_make_grpcio", fails)
+    with capture_logs() as logs, pytest.raises(grpc.RpcError) as caught:
+        await ask(server, lambda channel: channel.unary_unary(ECHO)(b"x", timeout=10))
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "grpcio cannot be started" in {log["event"] for log in logs}
+    await server.stop(0)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 import pytest
 import structlog
 from fastapi import FastAPI
 
-from thanostack.runtime.http_common import common_routes, plain_errors
+from thanostack.runtime.http_common import CommonPages, LateApplication
+from thanostack.runtime.http_errors import plain_errors
 from thanostack.runtime.metrics import new_registry
 from thanostack.runtime.probes import Probes
 from thanostack.testing.asgi import call
@@ -26,8 +30,7 @@ def probes(registry):
 def pages(probes, registry):
     pages = FastAPI()
     plain_errors(pages)
-    pages.include_router(common_routes(probes, registry))
-    return pages
+    return CommonPages(probes, registry, pages)
 
 
 async def get(pages, path, **headers):
@@ -89,3 +92,21 @@ async def test_unknown_paths_and_methods_are_refused_in_plain_text(pages):
         assert reply.headers[b"content-type"] == b"text/plain; charset=utf-8"
         assert reply.headers[b"x-content-type-options"] == b"nosniff"
     assert reply.headers[b"allow"] == b"GET"
+
+
+async def test_an_application_is_made_when_it_is_first_asked():
+    """Once, in a thread, however many ask at the same time."""
+    made = []
+
+    def make():
+        made.append(threading.current_thread())
+        pages = FastAPI()
+        pages.get("/page")(lambda: "here")
+        return pages
+
+    late = LateApplication(make)
+    assert not made
+    replies = await asyncio.gather(*(get(late, "/page") for _ in range(5)))
+    assert [reply.status for reply in replies] == [200] * 5
+    assert len(made) == 1
+    assert made[0] is not threading.main_thread()

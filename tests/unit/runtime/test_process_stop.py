@@ -19,7 +19,7 @@ PROGRAM = """
 import asyncio, sys
 from fastapi import FastAPI
 from thanostack.runtime import process
-from thanostack.runtime.http_common import common_routes
+from thanostack.runtime.http_common import CommonPages
 from thanostack.runtime.http_server import HTTPServer, listen
 from thanostack.runtime.settings import load
 from thanostack.runtime.shared_flags import HTTPServerFlags, LogAndTracingFlags
@@ -29,7 +29,6 @@ class Settings(HTTPServerFlags, LogAndTracingFlags):
 
 async def start(settings, life):
     pages = FastAPI()
-    pages.include_router(common_routes(life.probes, life.registry))
 
     @pages.get("/slow")
     async def slow():
@@ -42,7 +41,9 @@ async def start(settings, life):
         life.log.info("flushed")
 
     life.supervisor.release("storage", flush)
-    server = HTTPServer(pages, listen(settings.http_address, "http-address"), grace_s=20)
+    application = CommonPages(life.probes, life.registry, pages)
+    bound = listen(settings.http_address, "http-address")
+    server = HTTPServer(application, bound, grace_s=20)
     life.supervisor.task("http", server.serve())
     life.supervisor.drain("http", server.stop)
     if "hang" in sys.argv:

@@ -38,9 +38,7 @@ def comparisons(monkeypatch):
     """Count what bcrypt is asked."""
     made = []
     real = bcrypt.checkpw
-    monkeypatch.setattr(
-        web_guard.bcrypt, "checkpw", lambda *pair: (made.append(pair), real(*pair))[1]
-    )
+    monkeypatch.setattr(bcrypt, "checkpw", lambda *pair: (made.append(pair), real(*pair))[1])
     return made
 
 

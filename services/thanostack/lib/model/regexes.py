@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import functools
 import re
+from typing import TYPE_CHECKING
 
-import re2
+if TYPE_CHECKING:  # for those who match only
+    import re2
 
 _GO_WORDS = {
     "invalid escape sequence": "invalid escape sequence",
@@ -35,6 +37,8 @@ _LITERAL_OR_ANY_BYTE = re.compile(rb"\\Q.*?(?:\\E|\Z)|(\\C)|\\.", re.DOTALL)
 @functools.lru_cache(maxsize=1024)
 def regex_error(pattern: bytes) -> str | None:
     """Return why a pattern is refused, None if it is not."""
+    import re2
+
     options = re2.Options()
     options.log_errors = False
     try:
@@ -53,6 +57,8 @@ def regex_error(pattern: bytes) -> str | None:
 
 
 def _reason(pattern: bytes, options: re2.Options) -> str | None:
+    import re2
+
     try:
         re2.compile(pattern, options)
     except re2.error as error:

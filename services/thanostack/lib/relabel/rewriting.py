@@ -19,14 +19,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from thanostack.lib.foundation.errors import InvalidInput, LimitExceeded
 from thanostack.lib.kernels import relabel as kernels
 from thanostack.lib.kernels import remote_write_scan
 from thanostack.lib.kernels.relabel import Outcomes
 from thanostack.lib.model.label_runs import Int64Array, Uint8Array, uvarint
-from thanostack.lib.pb import prometheus_remote_pb2
 from thanostack.lib.relabel.config import RelabelConfig
 from thanostack.lib.relabel.outcomes import SeenRuns
 from thanostack.lib.relabel.rules import Pair, Rule, relabel
@@ -245,6 +243,10 @@ def _written(request: Pass, spill: Uint8Array, changed: int) -> Uint8Array:
 
 def _labels_of(request: Pass, row: Int64Array) -> list[Pair] | None:
     """Return the labels of a series in the order they came, None if they are not well-formed."""
+    from google.protobuf.message import DecodeError
+
+    from thanostack.lib.pb import prometheus_remote_pb2
+
     start, stop = int(row[kernels.LABELS]), int(row[kernels.LABELS_STOP])
     data = request.labels
     if start < 0:

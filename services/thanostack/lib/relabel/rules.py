@@ -15,13 +15,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
-
-import re2
+from typing import TYPE_CHECKING, Final
 
 from thanostack.lib.model.regex_template import Template
 from thanostack.lib.relabel.config import Action, RelabelConfig
 from thanostack.lib.relabel.letter_case import to_lower, to_upper
+
+if TYPE_CHECKING:
+    import re2
 
 Pair = tuple[bytes, bytes]
 _UNKNOWN: Final[Pair] = (b"", b"")
@@ -98,6 +99,8 @@ class Rule:
     _kept: dict[bytes, Pair | None] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        import re2  # for those who have rules only
+
         config = self.config
         options = re2.Options()
         options.log_errors = False

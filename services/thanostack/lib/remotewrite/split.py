@@ -17,17 +17,18 @@ Source: Thanos `pkg/store/storepb/rpc.proto` (WriteRequest); `pkg/receive/handle
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from thanostack.lib.foundation.errors import InvalidInput, LimitExceeded
 from thanostack.lib.kernels import remote_write_counts
 from thanostack.lib.kernels import remote_write_split as kernels
 from thanostack.lib.model.label_runs import Int64Array, Uint8Array
-from thanostack.lib.pb import remote_write_v2_pb2
 from thanostack.lib.remotewrite.negotiation import Version
+
+if TYPE_CHECKING:
+    from thanostack.lib.pb import remote_write_v2_pb2
 
 SERIES_FIELD: Final[dict[Version, int]] = {1: 1, 2: 5}
 FIELDS_MAX: Final = 100_000
@@ -198,6 +199,10 @@ def _split_v1(body: Uint8Array, name: bytes, n_series: int) -> list[Part]:
 
 
 def _split_v2(body: Uint8Array, name: bytes) -> list[Part]:
+    from google.protobuf.message import DecodeError
+
+    from thanostack.lib.pb import remote_write_v2_pb2
+
     try:
         request = remote_write_v2_pb2.Request.FromString(body.tobytes())
     except DecodeError as error:

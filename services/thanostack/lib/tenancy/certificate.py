@@ -5,19 +5,17 @@ Source: Thanos `pkg/tenancy`, `getTenantFromCertificate`.
 
 from __future__ import annotations
 
-from typing import Literal
-
-from cryptography import x509
-from cryptography.x509.oid import NameOID, ObjectIdentifier
+from typing import Final, Literal
 
 from thanostack.lib.foundation.errors import InvalidTenant
 
 CertificateField = Literal["organization", "organizationalUnit", "commonName"]
 
-_FIELDS: dict[CertificateField, ObjectIdentifier] = {
-    "organization": NameOID.ORGANIZATION_NAME,
-    "organizationalUnit": NameOID.ORGANIZATIONAL_UNIT_NAME,
-    "commonName": NameOID.COMMON_NAME,
+# Source: X.520, the names that `cryptography` has too.
+_FIELDS: Final[dict[CertificateField, str]] = {
+    "organization": "2.5.4.10",
+    "organizationalUnit": "2.5.4.11",
+    "commonName": "2.5.4.3",
 }
 
 
@@ -28,11 +26,13 @@ def certificate_field(certificate: bytes, field: CertificateField) -> str:
         InvalidTenant: if it is no certificate or lacks the field: with certificates asked for,
             there is no falling back to the default tenant.
     """
+    from cryptography import x509  # 9 MiB, for those who look at certificates
+
     try:
         subject = x509.load_der_x509_certificate(certificate).subject
     except ValueError as error:
         raise InvalidTenant(f"the client's certificate cannot be read: {error}") from error
-    found = subject.get_attributes_for_oid(_FIELDS[field])
+    found = subject.get_attributes_for_oid(x509.ObjectIdentifier(_FIELDS[field]))
     if not found or not found[0].value:
         raise InvalidTenant(f"could not get {field} field from client cert")
     value = found[0].value
