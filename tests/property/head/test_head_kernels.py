@@ -407,22 +407,71 @@ def test_replay(entries, data):
     logged = data.draw(st.lists(st.tuples(REFS, TIMES, BITS), min_size=1, max_size=40))
     logged *= data.draw(st.sampled_from([1, 1, 2, 5]))
     columns = [np.array(c, k) for c, k in zip(zip(*logged, strict=True), "QqQ", strict=True)]
-    bounds = np.array([0, len(logged), data.draw(st.integers(-50, 500)), RANGE], np.int64)
-    while bounds[0] < bounds[1]:
-        outcomes = [np.zeros(8, np.int64) for _ in range(2)]
-        ahead = np.zeros(head_replay.ROWS_AHEAD, np.int64)
-        done = head_replay.replay_apply(
-            both.tables, keys, rows, *columns, bounds, outcomes[0], ahead
-        )
+    first, mint = data.draw(st.integers(0, len(logged) - 1)), data.draw(st.integers(-50, 500))
+    found = []
+    for module, table in ((head_replay, (keys, rows)), (replay_reference, (known, None))):
+        outs = [columns[1].copy(), columns[2].copy(), np.zeros(len(logged), np.int32)]
+        outcome = np.zeros(8, np.int64)
+        stop = module.replay_find_rows(*table, columns[0][first:], first, mint, *outs, outcome)
+        found.append((stop, outcome.tolist(), [out[:stop].tolist() for out in outs], outs))
+    assert found[1][:3] == found[0][:3]
+    stop, *_, (times, bits, targets) = found[0]
+    replay(both, [column[first:stop].copy() for column in (targets, times, bits)], RANGE, data)
+
+
+def replay(both, columns, chunk_range, data):
+    """Order and append samples of (rows, timestamps, value bits) in both."""
+    count = len(columns[0])
+    orders = np.zeros((2, count), np.int32)
+    head_replay.replay_order(columns[0], count, np.zeros(5, np.int32), orders[0])
+    replay_reference.replay_order(columns[0], count, None, orders[1])
+    assert orders[1].tolist() == orders[0].tolist()
+    bounds = np.array([0, count, 0, chunk_range], np.int64)
+    while bounds[0] < count:
+        # At least one frame has to fit, or nothing would ever go on.
+        bounds[2] = data.draw(st.sampled_from([0, 500, 1 << 40]))
+        outcomes = np.zeros((2, 8), np.int64)
+        done = head_replay.replay_apply(both.tables, *columns, orders[0], bounds, outcomes[0])
         expected = replay_reference.replay_apply(
-            both.model, known, None, *columns, bounds, outcomes[1], None
+            both.model, *columns, orders[0], bounds, outcomes[1]
         )
         assert (expected, outcomes[1].tolist()) == (done, outcomes[0].tolist())
         bounds[0] = done
         both.flush()
     both.check_sizes()
     both.snapshot(-(2**63), 2**63 - 1)
-    assert [row.last_v for row in both.model.rows] == both.tables.rows["last_v"][:4].tolist()
+    for name in ("last_t", "last_v"):
+        expected = [getattr(row, name) for row in both.model.rows]
+        assert expected == both.tables.rows[name][:4].tolist()
+
+
+DELTAS = st.sampled_from(
+    [15, 15, 15, 14, 16, 0, -1, 1, 8_200, 8_210, 65_600, 524_400, 600_000, 1 << 33, 1 << 40]
+)
+SIMILAR_BITS = st.one_of(
+    BITS,
+    st.integers(0, 300).map(lambda n: int(np.float64(n).view(np.uint64))),
+    st.integers(0, (1 << 64) - 1),
+)
+
+
+@PROFILE
+@given(
+    st.lists(st.tuples(st.integers(0, 3), DELTAS, SIMILAR_BITS), min_size=1, max_size=40),
+    st.sampled_from([1, 3, 10, 20]),
+    st.sampled_from([RANGE, 7_200_000, 1 << 50]),
+    st.data(),
+)
+def test_replay_runs(steps, repeats, chunk_range, data):
+    """Runs of samples of one series make the chunks that one sample at a time makes."""
+    both = Both()
+    both.create([(encode_run({"a": str(i)}), 0) for i in range(4)])
+    now, logged = [1000] * 4, []
+    for row, delta, bits in steps * repeats:
+        now[row] += delta
+        logged.append((row, now[row], bits))
+    columns = [np.array(c, k) for c, k in zip(zip(*logged, strict=True), "iqQ", strict=True)]
+    replay(both, columns, chunk_range, data)
 
 
 def test_pairs_of():

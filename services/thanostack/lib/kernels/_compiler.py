@@ -10,7 +10,10 @@ What numba takes apart at each call, Python's arguments, is taken apart by code 
 array's type, dimensions, layout and whether it may be written: numba's own looks at the size of an
 item only and leaves the rest to its dispatcher, which linked kernels do without.
 
-Source: numba `core/boxing.py`, `core/codegen.py`; numpy's C API, PyArrayObject.
+An index is taken as it is: no kernel counts from an array's end, and looking at each index for its
+sign made scans up to a third slower. The checked build refuses a negative one.
+
+Source: numba `core/boxing.py`, `core/codegen.py`, `np/arrayobj.py`; numpy's C API, PyArrayObject.
 """
 
 import os
@@ -27,6 +30,7 @@ import llvmlite.ir as ir
 import numpy as np
 from numba import from_dtype, njit, types
 from numba.core import boxing, cgutils, pythonapi
+from numba.np import arrayobj
 from numba.np.numpy_support import as_dtype
 
 _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": False, "_nrt": False}
@@ -86,6 +90,12 @@ def _numba_type(kind):
     raise TypeError(f"a kernel's signature cannot have {kind!r}")
 
 
+def _index_as_it_is(context, builder, kind, index, size):
+    """Return an index in the width of a pointer; numba would add `size` to a negative one."""
+    del size
+    return context.cast(builder, index, kind, types.intp if kind.signed else types.uintp)
+
+
 def _unbox_array(kind, array, c):
     """Take a numpy array apart after checking that it is what the kernel was compiled for."""
     builder = c.builder
@@ -143,6 +153,8 @@ def compiler():
     """Return what compiles kernels, by module and name; once, before any kernel is imported."""
     assert boxing.unbox_array is pythonapi._unboxers.functions[types.Array]
     pythonapi._unboxers.functions[types.Array] = _unbox_array
+    assert callable(arrayobj.fix_integer_index)
+    arrayobj.fix_integer_index = _index_as_it_is
     _jit.builder = numba = _Numba()
     importlib.import_module("thanostack.lib.kernels._intrinsics")
 

@@ -14,6 +14,7 @@ Invariant: only folders are read that nobody but their owner can write, and that
 Invariant: a file appears whole or not at all; one that was damaged since is taken for missing.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -22,6 +23,7 @@ import platform
 import re
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,6 +43,10 @@ _X86_LEVELS = (
 )
 
 
+class ProcessorUnsupported(RuntimeError):
+    """Raised when this processor is below what kernels need; says what it lacks."""
+
+
 class Entry(NamedTuple):
     """One compiled kernel.
 
@@ -58,7 +64,7 @@ def target() -> str:
     """Return the processor that kernels are compiled for, by LLVM's name.
 
     Raises:
-        RuntimeError: if this processor is below what kernels need, or below a pinned level.
+        ProcessorUnsupported: if this one is below what kernels need, or below a pinned level.
     """
     pinned = os.environ.get("NUMBA_CPU_NAME", "")
     if platform.machine() not in ("x86_64", "AMD64"):
@@ -74,7 +80,7 @@ def target() -> str:
     wanted = pinned if pinned in dict(_X86_LEVELS) else _X86_LEVELS[-1][0]
     if wanted not in levels:
         missing = sorted(set().union(*dict(_X86_LEVELS).values()) - flags)
-        raise RuntimeError(
+        raise ProcessorUnsupported(
             f"this processor is below {wanted}, which the kernels need; it lacks some of "
             f"{', '.join(missing)}. Run on a newer one, or give the virtual machine its host's "
             "processor model"
@@ -110,12 +116,18 @@ def module_stamp(module: str) -> str:
     return digest.hexdigest()[:20]
 
 
-def roots() -> list[Path]:
-    """Return the folders that may hold compiled kernels, the preferred one first."""
-    names = [os.environ.get("THANOSTACK_KERNEL_CACHE")]
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    names += [f"{home}/thanostack/kernels", f"{tempfile.gettempdir()}/thanostack-kernels"]
-    return [Path(name) for name in names if name]
+def roots() -> Iterator[Path]:
+    """Yield the folders that may hold compiled kernels, the preferred one first.
+
+    The later ones are not looked for before they are needed: a container may have no home and
+    nowhere to write.
+    """
+    if chosen := os.environ.get("THANOSTACK_KERNEL_CACHE"):
+        yield Path(chosen)
+    with contextlib.suppress(RuntimeError):  # a user without a home
+        yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "thanostack/kernels")
+    with contextlib.suppress(OSError):  # no folder for temporary files can be written
+        yield Path(tempfile.gettempdir(), "thanostack-kernels")
 
 
 def find(module: str, name: str) -> Entry | None:
@@ -139,12 +151,10 @@ def keep(module: str, name: str, entry: Entry) -> None:
     Raises:
         OSError: if none can.
     """
-    digest = hashlib.sha256(entry.code).hexdigest()
-    content = f"{entry.symbol}\n{digest}\n".encode() + entry.code
     refusals = []
     for root in roots():
         try:
-            return _write(_path(root, module, name), content)
+            return _write(_path(root, module, name), entry)
         except OSError as error:
             refusals.append(str(error))
     raise OSError(
@@ -153,16 +163,29 @@ def keep(module: str, name: str, entry: Entry) -> None:
     )
 
 
+def copy(module: str, name: str, root: Path) -> None:
+    """Copy a kernel into a folder that becomes a store of its own.
+
+    Raises:
+        LookupError: if no folder has it.
+    """
+    entry = find(module, name)
+    if entry is None:
+        raise LookupError(f"kernel {name} is not compiled")
+    _write(_path(root, module, name), entry)
+
+
 def _path(root: Path, module: str, name: str) -> Path:
     return root / f"{module}-{module_stamp(module)}" / f"{name}.kernel"
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, entry: Entry) -> None:
+    digest = hashlib.sha256(entry.code).hexdigest()
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     if not _is_trusted(path.parent):
         raise PermissionError(f"{path.parent} is open to other users")
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(content)
+        file.write(f"{entry.symbol}\n{digest}\n".encode() + entry.code)
     # An image's store is filled by root and read by whoever runs in it.
     Path(file.name).chmod(0o644)
     Path(file.name).replace(path)

@@ -20,16 +20,12 @@ def peek64(data, position):
     shift = np.uint64(position & 7)
     if byte + 9 <= data.shape[0]:
         word = load_be64(data, byte)
-        if shift == np.uint64(0):
-            return word
         return (word << shift) | (np.uint64(data[byte + 8]) >> (np.uint64(8) - shift))
     word = np.uint64(0)
     for i in range(byte, byte + 8):
         word <<= np.uint64(8)
         if i < data.shape[0]:
             word |= np.uint64(data[i])
-    if shift == np.uint64(0):
-        return word
     tail = np.uint64(0)
     if byte + 8 < data.shape[0]:
         tail = np.uint64(data[byte + 8])
@@ -48,8 +44,5 @@ def put_bits(data, position, value, count):
     bits = value << np.uint64(64 - count)
     kept = load_be64(data, byte) & ~(np.uint64(0xFFFFFFFFFFFFFFFF) >> shift)
     store_be64(data, byte, kept | (bits >> shift))
-    if shift == np.uint64(0):
-        data[byte + 8] = np.uint8(0)
-    else:
-        data[byte + 8] = np.uint8((bits << (np.uint64(8) - shift)) & np.uint64(255))
+    data[byte + 8] = np.uint8((bits << (np.uint64(8) - shift)) & np.uint64(255))
     return position + count

@@ -42,7 +42,7 @@ from thanostack.lib.kernels.wide import (
     store_be32,
     store_be64,
 )
-from thanostack.lib.kernels.xor_chunk import append_to_chunk, start_chunk
+from thanostack.lib.kernels.xor_chunk import append_run_to_chunk, append_to_chunk, start_chunk
 
 STORED, DUPLICATE, OUT_OF_ORDER, OUT_OF_BOUNDS, TOO_FAR, CONFLICT, UNKNOWN, FIRST_REJECTED = range(
     8
@@ -275,6 +275,32 @@ def append_sample(head, r, t, value, chunk_range):
     if t < head.meta[MIN_T]:
         head.meta[MIN_T] = t
     return np.int64(0)
+
+
+@device
+def append_run(head, row, run, timestamps, values):
+    """Append samples of one row to its open chunk; return the first that `append_sample` has to.
+
+    Args:
+        head: the tables.
+        row: the row's record.
+        run: (items, first, stop); which samples, by their indices.
+        timestamps, values: columns.
+    """
+    items, first, stop = run
+    quarter = np.int64(SAMPLES_PER_CHUNK // 4)
+    count = np.int64(row.count)
+    if count < 2 or count == quarter:
+        return first
+    most = quarter if count < quarter else np.int64(SAMPLES_PER_CHUNK * 2)
+    size = min(SLAB_BYTES[row.slab_class] - SLAB_HEADER - SLAB_SLACK, np.int64(CHUNK_BYTES_MAX))
+    bounds = np.int64(load64(head.slabs, row.slab)), size
+    run = items, first, min(stop, first + most - count)
+    k = append_run_to_chunk(
+        head.slabs, row.slab + SLAB_HEADER, row, run, timestamps, values, bounds
+    )
+    head.meta[MAX_T] = max(head.meta[MAX_T], row.last_t)
+    return k
 
 
 @kernel(i64(HEAD, I64, I64, U64, i64, i64, i64))

@@ -96,14 +96,26 @@ def _new_pair(head, data, start, length, hash32):
     return p
 
 
+@device
+def _name_of(head, data, start, length, like):
+    """Return the name record that a pair's bytes begin with, `like` being a likely one; or -1."""
+    if like >= 0 and _is_pair(head, like, data, start, length):
+        return like
+    return _find_pair(head, data, start, length, _pair_hash(data, start, length))
+
+
 @routine
-def _add_pair(head, data, start, length, hash32):
-    """Append the record of a new pair, and of its name if that is new; its index or PAIRS_FULL."""
+def _add_pair(head, data, start, length, hash32, like):
+    """Append the record of a new pair, and of its name if that is new; its index or PAIRS_FULL.
+
+    Its name is likely that of the pair `like`, if that is not -1.
+    """
     size, name = read_length(data, start + 1, start + length)
     name_length = name + size - start
-    name_hash = _pair_hash(data, start, name_length)
-    owner = _find_pair(head, data, start, name_length, name_hash)
+    owner = np.int64(head.pairs[like].name) if like >= 0 else np.int64(-1)
+    owner = _name_of(head, data, start, name_length, owner)
     if owner < 0:
+        name_hash = _pair_hash(data, start, name_length)
         owner = _new_pair(head, data, start, name_length, name_hash)
         if owner < 0:
             return owner
@@ -160,7 +172,8 @@ def _append_posting(head, p, r):
 def _hash_pairs(head, keys, i, stop):
     """Note for at most _PAIRS_AHEAD pairs the record, if the series before has it too, or the hash.
 
-    Return how many, and the offset after them. Scratch: the records, -1 where hashed; the hashes.
+    Return how many, and the offset after them. Scratch: the records, -2 - (the record that the
+    series before has there, or -1) where hashed; the hashes.
     """
     n = np.int64(0)
     while i < stop and n < _PAIRS_AHEAD:
@@ -168,7 +181,7 @@ def _hash_pairs(head, keys, i, stop):
         p = head.meta[SCRATCH + n] if n < head.meta[SHARED] else np.int64(-1)
         if p < 0 or not _is_pair(head, p, keys, inner, length):
             hash32 = _pair_hash(keys, inner, length)
-            head.meta[SCRATCH + n] = -1
+            head.meta[SCRATCH + n] = -2 - p
             head.meta[_HASHES + n] = np.int64(hash32)
             prefetch(head.pair_table, _pair_slot(head.pair_table, hash32))
         n += 1
@@ -188,7 +201,7 @@ def _find_pairs(head, keys, i, stop):
             hash32 = np.uint32(head.meta[_HASHES + n])
             p = _find_pair(head, keys, inner, length, hash32)
             if p < 0:
-                p = _add_pair(head, keys, inner, length, hash32)
+                p = _add_pair(head, keys, inner, length, hash32, -2 - head.meta[SCRATCH + n])
                 if p < 0:
                     head.meta[SHARED] = 0
                     return p

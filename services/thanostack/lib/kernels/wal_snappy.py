@@ -25,26 +25,31 @@ DECOMPRESS_FOREIGN = 2
 DECOMPRESS_BAD = -1
 
 
-def _short_elements():
-    """Return what each tag says of its element: int64[256], int64[256], uint64[256].
+_LENGTH, _MASK, _BACK = range(3)
+_NOT_SHORT = 1 << 40
 
-    Its length, beyond 16 if it needs more than the tag and two bytes; and how far back it copies
-    from: a base, more of which is in the two bytes after the tag, under a mask. A literal gets the
-    smallest distance that is copied eight bytes at once.
+
+def _short_elements():
+    """Return int64[256, 4], what each tag says of its element; one of them is not used.
+
+    LENGTH; and how far back it copies from beyond eight bytes, as eight are copied at once: BACK,
+    and more of it in the two bytes after the tag, under a MASK. A literal gets the smallest
+    distance, what is longer than 16 bytes one that is never there.
     """
-    lengths, bases, masks = np.full(256, 99), np.full(256, 8), np.zeros(256, np.uint64)
+    table = np.zeros((256, 4), np.int64)
+    table[:, _BACK] = _NOT_SHORT
     for tag in range(256):
         kind, high = tag & 3, tag >> 2
-        if kind == 0 and high < 60:
-            lengths[tag] = high + 1
+        if kind == 0 and high < 16:
+            table[tag] = high + 1, 0, 0, 0
         if kind == 1:
-            lengths[tag], bases[tag], masks[tag] = 4 + (high & 7), tag >> 5 << 8, 0xFF
-        if kind == 2:
-            lengths[tag], bases[tag], masks[tag] = high + 1, 0, 0xFFFF
-    return lengths, bases, masks
+            table[tag] = 4 + (high & 7), 0xFF, (tag >> 5 << 8) - 8, 0
+        if kind == 2 and high < 16:
+            table[tag] = high + 1, 0xFFFF, -8, 0
+    return table
 
 
-_LENGTHS, _BACK_BASES, _BACK_MASKS = _short_elements()
+_SHORT = _short_elements()
 
 
 @device
@@ -96,30 +101,70 @@ def _repeat(out, at, back, length):
 
 
 @device
+def _short_element(data, i, tag, out, room, at):
+    """Decode an element of up to 16 bytes and return its length; 0 if it is none.
+
+    Nothing branches on the kind: records are short elements of any kind in turn. 16 bytes may be
+    written; what is beyond the element's length is overwritten by the next one.
+
+    Args:
+        data, i: its first byte; 17 more are there.
+        tag: that byte.
+        out, at: where it goes.
+        room: how much more than eight bytes are written before `at`, at least 0.
+    """
+    back = np.int64(load64(data, i) >> np.uint64(8)) & _SHORT[tag, _MASK]
+    back += _SHORT[tag, _BACK]
+    if np.uint64(back) > np.uint64(room):
+        return np.int64(0)
+    length = _SHORT[tag, _LENGTH]
+    is_literal = tag & 3 == 0
+    copied = load64(out, at - 8 - back)
+    store64(out, at, load64(data, i + 1) if is_literal else copied)
+    if length > 8:
+        copied = load64(out, at - back)
+        store64(out, at + 8, load64(data, i + 9) if is_literal else copied)
+    return length
+
+
+@device
+def _step(tag):
+    """Return the bytes of a short element; not by a table, as the next element waits for it."""
+    kind = tag & 3
+    return kind + 1 if kind != 0 else (tag >> 2) + 2
+
+
+@device
+def _short_elements_from(data, i, stop, out, begin, at, end):
+    """Decode short elements while there are any; return where the input and the output are."""
+    while at + 32 <= end and i + 34 <= stop:
+        word = load64(data, i)
+        tag = np.int64(word & np.uint64(255))
+        length = _short_element(data, i, tag, out, at - begin - 8, at)
+        if length == 0:
+            break
+        step = _step(tag)
+        at += length
+        i += step
+        if step > 7:
+            continue
+        # The next tag is in the word already: a load less to wait for.
+        tag = np.int64((word >> np.uint64(8 * step)) & np.uint64(255))
+        length = _short_element(data, i, tag, out, at - begin - 8, at)
+        if length == 0:
+            break
+        at += length
+        i += _step(tag)
+    return i, at
+
+
+@device
 def _block(data, i, stop, out, at, end):
     """Decode elements to exactly `out[at:end]`; return whether that worked."""
     begin = at
     while i < stop:
-        # Records are short elements of any kind in turn, so nothing branches on the kind. 16 bytes
-        # may be written past an element's length: the next one overwrites them.
-        while at + 16 <= end and i + 17 <= stop:
-            word = load64(data, i)
-            tag = word & np.uint64(255)
-            length = _LENGTHS[tag]
-            back = np.int64((word >> np.uint64(8)) & _BACK_MASKS[tag]) + _BACK_BASES[tag]
-            if length > 16 or back < 8 or back > at - begin:
-                break
-            kind = tag & np.uint64(3)
-            copied = load64(out, at - back)
-            store64(out, at, load64(data, i + 1) if kind == 0 else copied)
-            if length > 8:
-                copied = load64(out, at + 8 - back)
-                store64(out, at + 8, load64(data, i + 9) if kind == 0 else copied)
-            # Not by the table: the next element waits for it.
-            i += np.int64(
-                kind + np.uint64(1) if kind != 0 else (tag >> np.uint64(2)) + np.uint64(2)
-            )
-            at += length
+        if at - begin >= 8:
+            i, at = _short_elements_from(data, i, stop, out, begin, at, end)
         if i >= stop:
             break
         length, back, i = _slow_element(data, i, stop)

@@ -185,39 +185,23 @@ def _dod_code(dod):
 
 
 @device
-def _value_code(row, value):
-    """Return (prefix, its bits, payload, its bits) of a value; the row's window follows."""
-    changed = value ^ row.last_v
+def _value_code(changed, leading, trailing):
+    """Return (prefix, its bits, payload, its bits, leading, trailing) of a value's change.
+
+    Args:
+        changed: uint64; the value XOR the one before.
+        leading, trailing: the window of the value before; leading 255 = there is none.
+    """
     if changed == np.uint64(0):
-        return np.uint64(0), np.int64(1), np.uint64(0), np.int64(0)
-    leading = min(clz64(changed), 31)
-    trailing = ctz64(changed)
-    if row.leading != 255 and leading >= row.leading and trailing >= row.trailing:
-        size = 64 - np.int64(row.leading) - np.int64(row.trailing)
-        return np.uint64(2), np.int64(2), changed >> np.uint64(row.trailing), size
-    row.leading = np.uint8(leading)
-    row.trailing = np.uint8(trailing)
-    size = 64 - leading - trailing
-    prefix = np.uint64(3) << np.uint64(11) | np.uint64(leading) << np.uint64(6)
-    return (
-        prefix | np.uint64(size) & np.uint64(63),
-        np.int64(13),
-        changed >> np.uint64(trailing),
-        size,
-    )
-
-
-@device
-def _put_sample(buffer, position, row, dod, dod_size, value):
-    """Write a sample whose time takes `dod_size` (up to 24) bits; return the next position."""
-    prefix, prefix_size, payload, size = _value_code(row, value)
-    total = dod_size + prefix_size + size
-    if total <= 64:
-        # One write: a second would have to wait for the first to leave the processor.
-        word = (dod << np.uint64(prefix_size) | prefix) << np.uint64(size) | payload
-        return put_bits(buffer, position, word, total)
-    position = put_bits(buffer, position, dod << np.uint64(prefix_size) | prefix, total - size)
-    return put_bits(buffer, position, payload, size)
+        return np.uint64(0), np.int64(1), np.uint64(0), np.int64(0), leading, trailing
+    zeros, last_zeros = min(clz64(changed), 31), ctz64(changed)
+    if leading != 255 and zeros >= leading and last_zeros >= trailing:
+        payload = changed >> np.uint64(trailing)
+        return np.uint64(2), np.int64(2), payload, 64 - leading - trailing, leading, trailing
+    size = 64 - zeros - last_zeros
+    prefix = np.uint64(3) << np.uint64(11) | np.uint64(zeros) << np.uint64(6)
+    prefix |= np.uint64(size) & np.uint64(63)
+    return prefix, np.int64(13), changed >> np.uint64(last_zeros), size, zeros, last_zeros
 
 
 @device
@@ -229,21 +213,107 @@ def append_to_chunk(buffer, at, row, t, value):
     """
     delta = t - row.last_t
     position = at * 8 + np.int64(row.position)
-    code, size = np.uint64(0), np.int64(0)
+    code, code_size = np.uint64(0), np.int64(0)
     if row.count == 1:
         position = write_uvarint(buffer, position >> 3, np.uint64(delta)) * 8
     else:
-        code, size = _dod_code(delta - row.delta)
-        if size == 68:
+        code, code_size = _dod_code(delta - row.delta)
+        if code_size == 68:
             position = put_bits(buffer, position, code, 4)
             position = put_bits(buffer, position, np.uint64(delta - row.delta), 64)
-            code, size = np.uint64(0), np.int64(0)
-    position = _put_sample(buffer, position, row, code, size, value)
+            code, code_size = np.uint64(0), np.int64(0)
+    prefix, prefix_size, payload, size, leading, trailing = _value_code(
+        value ^ row.last_v, np.int64(row.leading), np.int64(row.trailing)
+    )
+    code, code_size = code << np.uint64(prefix_size) | prefix, code_size + prefix_size
+    if code_size + size <= 64:
+        # One write: a second would have to wait for the first to leave the processor.
+        word = code << np.uint64(size) | payload
+        position = put_bits(buffer, position, word, code_size + size)
+    else:
+        position = put_bits(buffer, position, code, code_size)
+        position = put_bits(buffer, position, payload, size)
+    row.leading = np.uint8(leading)
+    row.trailing = np.uint8(trailing)
     row.delta = delta
     row.position = np.int32(position - at * 8)
     count = np.int64(row.count) + 1
     row.count = np.uint8(count)
     buffer[at + 1] = np.uint8(count)
+
+
+@device
+def _put_more(buffer, byte, kept, shift, bits, count):
+    """Write `count` (1..64) bits behind the `shift` bits that `kept` begins with.
+
+    Return the byte where the next bits go, its `kept`, its `shift`. What was written stays in
+    registers: a load of what a store has not finished would wait for it.
+    """
+    bits <<= np.uint64(64 - count)
+    word = kept | bits >> np.uint64(shift)
+    beyond = (bits << np.uint64(8 - shift)) & np.uint64(255)
+    store_be64(buffer, byte, word)
+    buffer[byte + 8] = np.uint8(beyond)
+    end = shift + count
+    # Twice half as far: a shift by 64 is none.
+    half = np.uint64((end >> 3) * 4)
+    kept = (word << half) << half | beyond << np.uint64(56)
+    return byte + (end >> 3), kept, end & 7
+
+
+@device
+def append_run_to_chunk(buffer, at, row, run, timestamps, values, bounds):
+    """Append samples of one series as `append_to_chunk` does, as long as nothing special is due.
+
+    Args:
+        buffer, at, row: as of `append_to_chunk`; `row.last_t` and `row.last_v` follow here.
+        run: (items, first, stop); which samples, by their indices.
+        timestamps, values: columns.
+        bounds: (no sample at this time or later, none that begins at this byte of the chunk or
+            later).
+
+    Returns:
+        The first of the run that was not appended: it is not newer than the one before, beyond the
+        bounds, or has a delta of deltas of 64 bits.
+
+    Invariant: the chunk has two samples or more, and room for 255 in all.
+    """
+    items, first, stop = run
+    until, limit = bounds
+    last_t, last_v, delta = row.last_t, row.last_v, row.delta
+    leading, trailing = np.int64(row.leading), np.int64(row.trailing)
+    byte = at + (np.int64(row.position) >> 3)
+    shift = np.int64(row.position) & 7
+    limit += at
+    kept = load_be64(buffer, byte) & ~(np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(shift))
+    k = first
+    while k < stop:
+        t, value = timestamps[items[k]], values[items[k]]
+        if t <= last_t or t >= until or byte >= limit:
+            break
+        code, code_size = _dod_code(t - last_t - delta)
+        if code_size == 68:
+            break
+        prefix, prefix_size, payload, size, leading, trailing = _value_code(
+            value ^ last_v, leading, trailing
+        )
+        code, code_size = code << np.uint64(prefix_size) | prefix, code_size + prefix_size
+        if code_size + size <= 64:
+            word = code << np.uint64(size) | payload
+            byte, kept, shift = _put_more(buffer, byte, kept, shift, word, code_size + size)
+        else:
+            byte, kept, shift = _put_more(buffer, byte, kept, shift, code, code_size)
+            byte, kept, shift = _put_more(buffer, byte, kept, shift, payload, size)
+        delta = t - last_t
+        last_t, last_v = t, value
+        k += 1
+    row.last_t, row.last_v, row.delta = last_t, last_v, delta
+    row.leading, row.trailing = np.uint8(leading), np.uint8(trailing)
+    row.position = np.int32((byte - at) * 8 + shift)
+    count = np.int64(row.count) + k - first
+    row.count = np.uint8(count)
+    buffer[at + 1] = np.uint8(count)
+    return k
 
 
 @kernel(i64(I64, F64, ROWS_OUT, BYTES_OUT))

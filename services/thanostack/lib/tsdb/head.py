@@ -55,7 +55,15 @@ UInt64Array = npt.NDArray[np.uint64]
 LABELS_MAX = 256
 _FRAME_BYTES = 1200
 _FRAMES_KEPT = 1 << 20
-_LARGE_TABLE = 1 << 16  # slots; smaller heads fit into the caches
+_HUGE_PAGES_FROM = {  # rows; two to six MiB by then, so that half a page left over is little
+    "keys": 1 << 14,
+    "slabs": 1 << 14,
+    "rows": 1 << 15,
+    "postings": 1 << 15,
+    "pairs": 1 << 15,
+    "pair_bytes": 1 << 15,
+}
+_LARGE_TABLE = 1 << 18  # slots; 2 MiB
 _CANONICAL_KEPT = 4 << 20  # beyond that, one large request would hold memory for good
 _SLABS_OF_ALL_CLASSES = int(SLAB_BYTES.sum())
 _REQUEST_SERIES = 1 << 16  # room for the slabs that one request might need beside all others
@@ -144,6 +152,7 @@ class Head:
         self.unlogged: list[Int64Array] = []
         self.generation = 0
         self._placed = 0
+        self._rows_paged = 0
         self._fields = np.zeros(4 * LABELS_MAX, np.int64)
         self._canonical = np.zeros(1 << 16, np.uint8)
 
@@ -153,6 +162,11 @@ class Head:
     def series(self) -> int:
         """Return the number of series."""
         return int(self.tables.meta[ALIVE])
+
+    @property
+    def rows(self) -> int:
+        """Return the number of rows, those free included."""
+        return int(self.tables.meta[ROWS])
 
     @property
     def mint(self) -> int:
@@ -245,9 +259,14 @@ class Head:
                 raise LimitExceeded("series in the head of one tenant", limit, self.series + 1)
             if first < n:
                 self.tables = _grow_tables(self.tables)
-                if len(self.tables.table) > _LARGE_TABLE:
-                    for arena in (self.tables.rows, self.tables.keys, self.tables.slabs):
-                        prefer_huge_pages(arena)
+            self._enlarge_pages()
+
+    def _enlarge_pages(self) -> None:
+        rows = self.rows
+        for name, enough in _HUGE_PAGES_FROM.items():
+            if self._rows_paged < enough <= rows:
+                prefer_huge_pages(getattr(self.tables, name))
+        self._rows_paged = max(self._rows_paged, rows)
 
     def stage(self, columns: WriteColumns, mint: int, maxt: int) -> tuple[Int64Array, int]:
         """Validate the samples of a request and write its WAL record.
@@ -454,9 +473,10 @@ class IndexRebuild:
         self._fresh = head.tables._replace(**_index_tables(head.options.series_max, meta))
         # Bound: rows may quadruple while the rebuild goes on; `finish` refuses beyond that.
         size = _power_of_two(8 * (int(head.tables.meta[ROWS]) + 1024))
-        self._fresh = self._fresh._replace(table=np.zeros(size, np.uint64))
-        if len(head.tables.table) > _LARGE_TABLE:
-            prefer_huge_pages(self._fresh.keys)
+        self._fresh = self._fresh._replace(table=_hash_table(size))
+        for name in ("keys", "postings", "pairs", "pair_bytes"):
+            if _HUGE_PAGES_FROM[name] <= head.tables.meta[ROWS]:
+                prefer_huge_pages(getattr(self._fresh, name))
         self._keys = reserve(np.int64, head.options.series_max)
         self._keys_seen = 0
         self._next = 0
@@ -514,7 +534,7 @@ def _grow_tables(tables: HeadTables) -> HeadTables:
     rows = int(tables.meta[ROWS])
     if 2 * (rows + 1) <= len(tables.table):
         return _grow_pair_table(tables)
-    table = np.zeros(_power_of_two(4 * (rows + 1)), np.uint64)
+    table = _hash_table(_power_of_two(4 * (rows + 1)))
     head_series.head_rehash_rows(tables, table)
     return tables._replace(table=table)
 
@@ -522,9 +542,17 @@ def _grow_tables(tables: HeadTables) -> HeadTables:
 def _grow_pair_table(tables: HeadTables) -> HeadTables:
     # At least twice as large: a logged series may have any number of labels.
     size = max(4 * (int(tables.meta[PAIRS]) + 2 * LABELS_MAX), 2 * len(tables.pair_table))
-    table = np.zeros(_power_of_two(size), np.uint64)
+    table = _hash_table(_power_of_two(size))
     head_pairs.head_rehash_pairs(tables, table)
     return tables._replace(pair_table=table)
+
+
+def _hash_table(slots: int) -> UInt64Array:
+    if slots < _LARGE_TABLE:
+        return np.zeros(slots, np.uint64)
+    table = reserve(np.uint64, slots)
+    prefer_huge_pages(table)
+    return table
 
 
 def _power_of_two(n: int) -> int:

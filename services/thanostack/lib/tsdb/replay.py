@@ -4,8 +4,8 @@
     checkpoint, segments ──series──> rows, their chunks attached ──samples──> open chunks
                                                    (what a chunk has already is skipped)
 
-It streams: one batch of records at a time is in memory. A damaged end of the log is repaired and
-reported; damage in a checkpoint is the caller's to quarantine.
+It streams: one batch of records at a time is in memory, and a few samples a series. A damaged end
+of the log is repaired and reported; damage in a checkpoint is the caller's to quarantine.
 
 Source: Prometheus `tsdb/head_wal.go`; docs/formats/wal.md.
 """
@@ -17,13 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from thanostack.lib.foundation.errors import LimitExceeded, StorageUnwritable, WALCorrupt
-from thanostack.lib.kernels import head_append, head_replay
+from thanostack.lib.foundation.errors import StorageUnwritable, WALCorrupt
+from thanostack.lib.kernels import head_append
 from thanostack.lib.kernels.head_types import NEXT_REF
-from thanostack.lib.model.label_runs import Float64Array, Int64Array
+from thanostack.lib.model.label_runs import Int64Array
 from thanostack.lib.tsdb.chunks_head import HeadChunkTable
 from thanostack.lib.tsdb.head import Head, UInt64Array
 from thanostack.lib.tsdb.options import Report
+from thanostack.lib.tsdb.replay_samples import CLOSED_BYTES_KEPT, ReplayRefs, ReplaySamples
 from thanostack.lib.wal.checkpoint import log_readers
 from thanostack.lib.wal.reader import RecordBatch
 from thanostack.lib.wal.records import (
@@ -31,7 +32,6 @@ from thanostack.lib.wal.records import (
     RecordType,
     SeriesColumns,
     count_types,
-    decode_samples,
     decode_series,
 )
 from thanostack.lib.wal.repair import repair
@@ -77,13 +77,11 @@ class Replay:
     """
 
     def __init__(self, head: Head, chunks: HeadChunkTable, mint: int, report: Report) -> None:
-        self._head, self._mint, self._report = head, mint, report
-        self._ref_keys = np.zeros(1 << 12, np.uint64)
-        self._ref_rows = np.zeros(1 << 12, np.int32)
-        self._refs_known = 0
-        self._rows_ahead = np.zeros(head_replay.ROWS_AHEAD, np.int64)
+        self._head, self._report = head, report
+        self._refs = ReplayRefs()
+        self._samples = ReplaySamples(head, self._refs, mint, self._flush)
         self._scratch = DecodeScratch()
-        self._flush_at = 1 << 20
+        self._flush_at = CLOSED_BYTES_KEPT
         wanted = (chunks.maxt >= mint) & ~chunks.out_of_order & (chunks.encoding == 1)
         # By reference, then time: one series' chunks are a slice that searchsorted finds.
         order = np.lexsort((chunks.mint, chunks.series_ref))
@@ -106,7 +104,9 @@ class Replay:
         except WALCorrupt as corruption:
             # All good records before the damage have been applied; nothing readable follows it.
             self._repair(wal_folder, corruption)
+        self._samples.append()
         self._flush()
+        self._count_samples()
         # A reference is never reused, also when only an old chunk remembers it.
         newest = int(self._chunks.series_ref.max(initial=0))
         self._head.tables.meta[NEXT_REF] = max(self._head.next_ref, newest + 1)
@@ -133,31 +133,28 @@ class Replay:
         """Apply a batch; of one with a damaged record, what a repair will keep and nothing else."""
         try:
             series = decode_series(batch, self._scratch)
-            samples = decode_samples(batch, self._scratch)
+            self._samples.decode(batch)
         except WALCorrupt as damage:
             good = int(np.searchsorted(batch.positions, damage.offset))
             self._take(_first_records(batch, good))
             raise
         self._series(series)
-        self._apply(samples.refs, samples.timestamps, samples.values)
+        self._samples.keep()
         counts = count_types(batch)
         self.summary.unreadable_records += sum(int(counts[kind]) for kind in _HISTOGRAM_RECORDS)
 
     def _series(self, columns: SeriesColumns) -> None:
         if not len(columns):
             return
+        known = self._head.rows
         rows = self._head.create(columns.runs, columns.refs)
         others = columns.refs[self._head.refs(rows) != columns.refs]
         self.summary.aliases.update(others.tolist())
-        self._reserve(len(rows))
-        new = head_replay.replay_map_refs(
-            self._ref_keys, self._ref_rows, columns.refs, rows, len(rows)
-        )
-        self._refs_known += new
-        self.summary.series += new
-        self._attach(columns.refs, rows)
+        self.summary.series += self._refs.add(columns.refs, rows)
+        self._attach(columns.refs, rows, known)
 
-    def _attach(self, refs: UInt64Array, rows: Int64Array) -> None:
+    def _attach(self, refs: UInt64Array, rows: Int64Array, known: int) -> None:
+        """Link chunks to rows, of which those below `known` may have samples already."""
         if not len(self._order):
             return
         first = np.searchsorted(self._chunk_refs, refs, "left")
@@ -166,6 +163,9 @@ class Replay:
         total = int(counts.sum())
         if total == 0:
             return
+        if rows[counts > 0].min() < known:
+            # Whether a chunk is older than a sample depends on which of them comes first.
+            self._samples.append()
         # Slices [first, stop) of all series, one after another.
         places = np.arange(total) + np.repeat(first - (np.cumsum(counts) - counts), counts)
         picks = self._order[places]
@@ -178,48 +178,22 @@ class Replay:
             table.length[picks].astype(np.int64),
         )
 
-    def _apply(self, refs: UInt64Array, timestamps: Int64Array, values: Float64Array) -> None:
-        outcome = np.zeros(8, np.int64)
-        bounds = np.array([0, len(refs), self._mint, self._head.options.chunk_range_ms], np.int64)
-        bits = values.view(np.uint64)
-        while bounds[0] < len(refs):
-            bounds[0] = head_replay.replay_apply(
-                self._head.tables, self._ref_keys, self._ref_rows, refs, timestamps, bits, bounds,
-                outcome, self._rows_ahead,
-            )  # fmt: skip
-            if bounds[0] < 0:
-                limit = self._head.options.series_max
-                raise LimitExceeded(
-                    "open chunks in the head of one tenant", limit, self._head.series
-                )
-            if bounds[0] < len(refs):
-                self._head.flush_closed()
-        self.summary.samples += int(outcome[head_append.STORED])
-        skipped = outcome[head_append.DUPLICATE] + outcome[head_append.OUT_OF_BOUNDS]
-        self.summary.skipped += int(skipped)
-        self.summary.unknown_refs += int(outcome[head_append.UNKNOWN])
-        if self._head.pending_bytes > self._flush_at:
-            self._flush()
-
-    def _flush(self) -> None:
+    def _flush(self) -> int:
+        """Write closed chunks to their file; return how many bytes of them may wait."""
         try:
             self._head.flush_closed()
         except StorageUnwritable as error:
             # A full disk must not keep the tenant from being read.
             self._flush_at = 2 * self._head.pending_bytes
             self._report("head chunks stay in memory", {"err": str(error)})
+        return self._flush_at
 
-    def _reserve(self, coming: int) -> None:
-        needed = 2 * (self._refs_known + coming)
-        if needed <= len(self._ref_keys):
-            return
-        keys, rows = self._ref_keys, self._ref_rows
-        size = 1 << needed.bit_length()
-        self._ref_keys, self._ref_rows = np.zeros(size, np.uint64), np.zeros(size, np.int32)
-        used = keys != 0
-        head_replay.replay_map_refs(
-            self._ref_keys, self._ref_rows, keys[used], rows[used].astype(np.int64), int(used.sum())
-        )
+    def _count_samples(self) -> None:
+        outcome = self._samples.outcome
+        skipped = outcome[head_append.DUPLICATE] + outcome[head_append.OUT_OF_BOUNDS]
+        self.summary.samples = int(outcome[head_append.STORED])
+        self.summary.skipped = int(skipped)
+        self.summary.unknown_refs = int(outcome[head_append.UNKNOWN])
 
     def _warn(self) -> None:
         if self.summary.unknown_refs:

@@ -36,7 +36,7 @@ from thanostack.lib.model.label_runs import Int64Array, Uint8Array
 from thanostack.lib.wal.segments import PAGE_BYTES, SegmentRef, list_segments
 
 READ_BYTES = 32 * PAGE_BYTES
-BATCH_BYTES = 4 * 1024 * 1024
+BATCH_BYTES = 2 * 1024 * 1024
 RECORD_BYTES_MAX = 1 << 30
 _RECORDS_MAX = 16384
 _MESSAGES = {

@@ -142,10 +142,9 @@ class DecodeScratch:
 def record_types(batch: RecordBatch) -> Uint8Array:
     """Return uint8[records], the type of each record; `UNKNOWN_TYPE` for an empty one."""
     starts, stops = batch.bounds[:-1], batch.bounds[1:]
-    types = np.full(len(starts), UNKNOWN_TYPE, np.uint8)
-    filled = starts < stops
-    types[filled] = batch.data[starts[filled]]
-    return types
+    # An empty record may begin where the data ends.
+    first_bytes = batch.data[np.minimum(starts, len(batch.data) - 1)]
+    return np.where(starts < stops, first_bytes, np.uint8(UNKNOWN_TYPE))
 
 
 def count_types(batch: RecordBatch) -> Int64Array:
@@ -163,15 +162,33 @@ def decode_samples(batch: RecordBatch, scratch: DecodeScratch | None = None) -> 
     Raises:
         WALCorrupt: at a record that does not decode. Nothing of the batch is returned.
     """
-    # A sample takes at least 10 bytes of its record, so this is always room enough.
-    room = len(batch) + _bytes_of(batch, RecordType.SAMPLES, RecordType.SAMPLES_V2) // 10
-    scratch, state = scratch or DecodeScratch(), np.zeros(2, np.int64)
+    room = samples_room(batch)
+    scratch = scratch or DecodeScratch()
     refs = scratch.take("refs", np.uint64, room)
     timestamps = scratch.take("timestamps", np.int64, room)
     values = scratch.take("values", np.float64, room)
+    count = decode_samples_into(batch, refs, timestamps, values)
+    return SampleColumns(refs[:count], timestamps[:count], values[:count])
+
+
+def samples_room(batch: RecordBatch) -> int:
+    """Return a bound on the number of float samples of a batch."""
+    # A sample takes at least 10 bytes of its record.
+    return len(batch) + _bytes_of(batch, RecordType.SAMPLES, RecordType.SAMPLES_V2) // 10
+
+
+def decode_samples_into(
+    batch: RecordBatch, refs: Uint64Array, timestamps: Int64Array, values: Float64Array
+) -> int:
+    """Write the float samples of a batch to columns of at least `samples_room` items; how many.
+
+    Raises:
+        WALCorrupt: at a record that does not decode.
+    """
+    state = np.zeros(2, np.int64)
     count = wal_decode_samples(batch.data, batch.bounds, 0, refs, timestamps, values, state)
     _check(batch, state, "samples")
-    return SampleColumns(refs[:count], timestamps[:count], values[:count])
+    return int(count)
 
 
 def decode_series(batch: RecordBatch, scratch: DecodeScratch | None = None) -> SeriesColumns:
@@ -284,8 +301,8 @@ def encode_mmap_markers_record(series_refs: Uint64Array, chunk_refs: Uint64Array
 
 
 def _bytes_of(batch: RecordBatch, *kinds: RecordType) -> int:
-    lengths = np.diff(batch.bounds)
-    return int(lengths[np.isin(record_types(batch), kinds)].sum())
+    sizes = np.bincount(record_types(batch), np.diff(batch.bounds), minlength=256)
+    return int(sizes[list(kinds)].sum())
 
 
 def _check(batch: RecordBatch, state: Int64Array, name: str) -> None:

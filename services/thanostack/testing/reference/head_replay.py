@@ -13,23 +13,42 @@ def replay_map_refs(ref_keys, ref_rows, refs, rows, count):
     return len(ref_keys) - before
 
 
-def replay_apply(head, ref_keys, ref_rows, refs, timestamps, values, bounds, outcome, rows):
-    """Append logged samples that are newer than what their series has."""
-    del ref_rows, rows
-    first, count, mint, chunk_range = bounds.tolist()
-    for k in range(first, count):
-        t, value = int(timestamps[k]), int(values[k])
-        r = ref_keys.get(int(refs[k]))
+def replay_find_rows(ref_keys, ref_rows, refs, first, mint, timestamps, values, rows, outcome):
+    """Move the samples that have a row and are not too old together."""
+    del ref_rows
+    kept = []
+    for k in range(len(refs)):
+        t, r = int(timestamps[first + k]), ref_keys.get(int(refs[k]))
         if t < mint or t == NEVER:
             outcome[OUT_OF_BOUNDS] += 1
         elif r is None:
             outcome[UNKNOWN] += 1
-        elif t <= head.rows[r].last_t:
+        else:
+            kept.append((r, t, int(values[first + k])))
+    for at, sample in enumerate(kept, first):
+        rows[at], timestamps[at], values[at] = sample
+    return first + len(kept)
+
+
+def replay_order(rows, count, ends, order):
+    """Sort by row; Python's sort keeps the order of equals."""
+    del ends
+    order[:count] = sorted(range(count), key=rows.__getitem__)
+    return count
+
+
+def replay_apply(head, rows, timestamps, values, order, bounds, outcome):
+    """Append logged samples that are newer than what their series has."""
+    first, count, closed_max, chunk_range = bounds.tolist()
+    for j in range(first, count):
+        k = order[j]
+        r, t, value = int(rows[k]), int(timestamps[k]), int(values[k])
+        if t <= head.rows[r].last_t:
             if t == head.rows[r].last_t and head.rows[r].open is None:
                 head.rows[r].last_v = value
             outcome[DUPLICATE] += 1
-        elif head.append(r, t, value, chunk_range):
-            outcome[STORED] += 1
+        elif head.closed_top > closed_max or not head.append(r, t, value, chunk_range):
+            return j
         else:
-            return k
+            outcome[STORED] += 1
     return count
