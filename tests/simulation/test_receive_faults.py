@@ -12,6 +12,7 @@ import threading
 import pytest
 
 from thanostack.testing.bodies import request_body
+from thanostack.testing.processes import until
 from thanostack.testing.receive_cluster import log_tails
 from thanostack.testing.receive_faults import END, Trial, plain_cluster
 from thanostack.testing.write_senders import Senders, Service
@@ -104,6 +105,8 @@ def test_a_sample_that_nobody_sent_is_found_out(started):
     def invent(trial):
         labels, ((t, _),) = next(trial.senders.senders[0].samples(0))
         started[0].routers[0].server.send([request_body([(labels, [(t - 1, 1.0)])])])
+        # A querier that knew nobody with samples needs seconds to hear of them.
+        until("the sample", trial.held)
 
     assert tally_with(started, 503, invent).invented == 1
 

@@ -6,7 +6,8 @@
     dnssrv+name[:port]        SRV, then the addresses of each target; a port given wins
     dnssrvnoa+name            SRV, targets by name
 
-A look-up that fails keeps the answer before it; a name that is gone yields nothing.
+A look-up that fails keeps the answer before it; a name that is gone yields nothing. Names are
+completed by the search list of resolv.conf, as upstream: `x.ns.svc` is enough in a Kubernetes pod.
 
 Source: Thanos `pkg/discovery/dns`.
 """
@@ -123,7 +124,7 @@ class Resolver:
 
     async def _services(self, name: str) -> set[tuple[str, str]]:
         try:
-            answer = await dns.asyncresolver.resolve(name, "SRV")
+            answer = await dns.asyncresolver.resolve(name, "SRV", search=True)
         except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
             return set()
         return {(str(item.target).rstrip("."), str(item.port)) for item in answer}
@@ -134,7 +135,7 @@ class Resolver:
         addresses: set[str] = set()
         for kind in ("AAAA", "A"):
             try:
-                answer = await dns.asyncresolver.resolve(host, kind)
+                answer = await dns.asyncresolver.resolve(host, kind, search=True)
             except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
                 continue
             addresses |= {str(item.address) for item in answer}

@@ -328,22 +328,41 @@ class Router:
         used = batch.used_spares[share.series]
         has_spare = used < spares.shape[1]
         if not has_spare.all():
-            address = batch.ring.endpoints[share.node].address
-            fan_out.answer(share.series[~has_spare], batch.first, address, end)
+            rest = np.flatnonzero(~has_spare).astype(np.int32)
+            self._give_up(fan_out, batch, *self._part(batch, share, content, rest, share.node), end)
         picked = np.flatnonzero(has_spare).astype(np.int32)
         batch.used_spares[share.series[picked]] += 1
         nodes = spares[picked, used[picked]]
+        self._metrics.handed_over.inc(len(picked))
+        for node in np.unique(nodes).tolist():
+            part = self._part(batch, share, content, picked[nodes == node], node)
+            self._send(fan_out, batch, *part, is_replication=True)
+
+    def _part(
+        self, batch: _Batch, share: Share, content: Uint8Array, picked: Int32Array, node: int
+    ) -> tuple[Share, Uint8Array]:
+        """Return some series of a share, by their positions in it, as a share of a node."""
         offset = 0
         if not self._is_local(batch, share.node):
             content, offset = forward.plain_message(content), forward.PREFIX_BYTES
         found = forward.rescan(content, batch.found.sizes[share.series], offset)
-        self._metrics.handed_over.inc(len(picked))
-        for node in np.unique(nodes).tolist():
-            series = picked[nodes == node]
-            inner = Share(node, share.replica, series, int(found.sizes[series].sum()))
-            content_there = self._content(batch, found, inner)
-            there = inner._replace(series=share.series[series])
-            self._send(fan_out, batch, there, content_there, is_replication=True)
+        inner = Share(node, share.replica, picked, int(found.sizes[picked].sum()))
+        content_there = self._content(batch, found, inner)
+        return inner._replace(series=share.series[picked]), content_there
+
+    def _give_up(
+        self, fan_out: FanOut, batch: _Batch, share: Share, content: Uint8Array, end: CallEnd
+    ) -> None:
+        """Take that nobody else can have a share; its node is tried if that was not done."""
+        address = batch.ring.endpoints[share.node].address
+        if end is not NOT_TRIED:
+            fan_out.answer(share.series, batch.first, address, end)
+            return
+
+        def attempt() -> None:
+            self._send(fan_out, batch, share, content, is_replication=True, must_try=True)
+
+        fan_out.postpone(share.series, batch.first, address, end, attempt)
 
     async def _write_here(
         self, tenant: Tenant, body: Uint8Array, opened: _LocalForward, *, is_replication: bool

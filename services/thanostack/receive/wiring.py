@@ -114,7 +114,7 @@ class Receiver:
             if settings.role != "RouterOnly"
             else None
         )
-        self._drain = self._make_drain() if self.ingestor else None
+        self._drain = self._make_drain()
         self._routing = (
             Routing(
                 settings,
@@ -133,18 +133,17 @@ class Receiver:
         self._other_pages = LateApplication(self._make_other_pages)
 
     def _make_drain(self) -> Drain | None:
-        """Return the drain, None where it is not enabled.
+        """Return what drains the ingestor, None where there is none or that is not enabled."""
+        from thanostack.receive.drain import Drain
 
-        Raises:
-            SettingsInvalid: if the data folder is being drained and that is not enabled.
-        """
-        from thanostack.receive.drain import Drain, require_unmarked
+        if self.ingestor is None or not self._settings.receive_enable_drain:
+            return None
+        return Drain(self.ingestor.storage, self._process, self._show_readiness)
 
-        assert self.ingestor is not None
-        if self._settings.receive_enable_drain:
-            return Drain(self.ingestor.storage, self._process, self._show_readiness)
+    def _require_no_drain(self) -> None:
+        from thanostack.receive.drain import require_unmarked
+
         require_unmarked(self._settings.tsdb_path)
-        return None
 
     @cached_property
     def stores(self) -> StoreServer:
@@ -252,11 +251,14 @@ class Receiver:
         """Open the storage, load the hashrings, as far as the role has them, and the kernels.
 
         Raises:
-            SettingsInvalid: if hashrings given as text cannot be used.
+            SettingsInvalid: if hashrings given as text cannot be used, or the data folder is being
+                drained and that is not enabled.
         """
         if self._routing is not None:
             self._routing.start()
         if self.ingestor is not None:
+            if self._drain is None:
+                self._require_no_drain()
             await self.ingestor.open()
         if self._drain is not None:
             self._drain.opened()

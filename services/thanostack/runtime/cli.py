@@ -124,11 +124,16 @@ def _without_command(parsed: Split) -> int:
 def _run(name: str, parsed: Split) -> int:
     settings = load(settings_of(name), parsed.flags)
     settings.check()
+    from thanostack.lib.kernels._store import ProcessorUnsupported
     from thanostack.runtime import kernel_pool, process
 
     _check_addresses(settings)
     log = process.log_of(name, settings)
-    kernel_pool.start(name, log)
+    try:
+        kernel_pool.start(name, log)
+    except ProcessorUnsupported as error:
+        log.error("cannot run here", err=str(error))  # noqa: TRY400 - where it was found is no news
+        return 1
     if not COMMANDS[name].compiles_beside:
         kernel_pool.wait_for_all()
     wiring = importlib.import_module(f"thanostack.{name}.wiring")

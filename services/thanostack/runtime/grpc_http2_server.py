@@ -342,6 +342,8 @@ class Http2ServerProtocol(asyncio.Protocol):
         self._write()
 
     def _run_unary(self, call: Http2Call, handler: Unary) -> Answer:
+        if not call.context.is_active():  # nobody waits for it any more, and it may be sent anew
+            return None, GrpcFailure(GrpcCode.CANCELLED, "given up before its turn came")
         try:
             with call.request(self._service) as request:
                 return handler.handle(request, call.context), None

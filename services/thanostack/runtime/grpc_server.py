@@ -78,7 +78,10 @@ class GrpcServer:
         self._front: Front | None = None
         self._upstream: Upstream | None = None
         self._grpcio: GrpcioServer | None = None
+        # Streams hold a thread for as long as their reader is slow. Most come through grpcio, most
+        # writes do not: they must not wait for the same threads.
         self._pool = ThreadPoolExecutor(self._options.threads, thread_name_prefix="grpc")
+        self._grpcio_pool = ThreadPoolExecutor(self._options.threads, thread_name_prefix="grpcio")
 
     @property
     def port(self) -> int:
@@ -134,7 +137,8 @@ class GrpcServer:
         self._front.stop_accepting()
         await asyncio.gather(self._stop_grpcio(grace_s), self._front.finish(grace_s))
         await self._front.close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._grpcio_pool):
+            pool.shutdown(wait=False, cancel_futures=True)
         self._health.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -159,7 +163,7 @@ class GrpcServer:
         server = GrpcioServer(
             path,
             self._handlers,
-            pool=self._pool,
+            pool=self._grpcio_pool,
             checks=self._health,
             observer=self._observer,
             report=self._report,

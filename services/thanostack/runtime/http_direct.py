@@ -75,7 +75,7 @@ class DirectProtocol(HttpToolsProtocol):
         self._parts: list[bytes] | None = None
         self._held = 0
         self._patience: TimerHandle | None = None
-        self._is_waiting = False
+        self._is_waiting = self._is_dropped = False
 
     def data_received(self, data: bytes) -> None:
         """Take what was read; a request that is not whole by then waits, but not long."""
@@ -130,7 +130,7 @@ class DirectProtocol(HttpToolsProtocol):
             return
         self._is_waiting = True
         if not self._direct.when_turn(self._held, self._answer):
-            self._parts = []
+            self._parts, self._is_dropped = [], True
         if self._is_waiting:
             self._stop_patience()
             self.flow.pause_reading()
@@ -141,6 +141,9 @@ class DirectProtocol(HttpToolsProtocol):
         self._is_waiting = False
         self.flow.resume_reading()
         assert self._parts is not None
+        if refused is None and self._is_dropped:
+            # Answered before its refusal had its turn; without its body it can be nothing else.
+            refused = Unavailable("too many writes wait: come back later")
         answer = self._direct.answer_now(self.headers, b"".join(self._parts), refused)
         if answer is None:
             self._hand_over()
@@ -174,7 +177,7 @@ class DirectProtocol(HttpToolsProtocol):
 
     def _let_go(self) -> list[bytes]:
         parts, self._parts = self._parts or [], None
-        self._is_waiting = False
+        self._is_waiting = self._is_dropped = False
         self._stop_patience()
         return parts
 

@@ -70,11 +70,24 @@ def kernels_in(module: str) -> list[str]:
 
 def cold_kernels(modules: Iterable[str]) -> list[tuple[str, str]]:
     """Return (module, kernel) of what no cache has, the write path first."""
-    cold = []
-    for module in modules:
-        names = kernels_in(module)
-        cold += [(KERNELS + module, name) for name in names if not _store.has(module, name)]
+    cold = [
+        (KERNELS + module, name)
+        for module in modules
+        for name in kernels_in(module)
+        if not _store.has(module, name)
+    ]
     return sorted(cold, key=lambda kernel: _RANK.get(kernel[1], len(_RANK)))
+
+
+def copy_kernels(folder: Path) -> None:
+    """Copy every compiled kernel of this source into a folder, and nothing else of the cache.
+
+    Raises:
+        LookupError: if one is not compiled.
+    """
+    for module in all_kernel_modules():
+        for name in kernels_in(module):
+            _store.copy(module, name, folder)
 
 
 def _imports(text: str) -> Iterable[str]:

@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from thanostack.lib.kernels._compiling import CompilingProcess
@@ -29,6 +31,7 @@ from thanostack.runtime.kernel_cache import (
     WRITE_PATH,
     all_kernel_modules,
     cold_kernels,
+    copy_kernels,
     kernel_modules_of,
     kernels_in,
 )
@@ -159,12 +162,18 @@ def wait_for_all() -> None:
         _pool.wait()
 
 
-def main() -> None:
-    """Compile every kernel that no cache has; for images, and before tests."""
+def main(folder: str = "") -> None:
+    """Compile every kernel that no cache has; for images, and before tests.
+
+    Args:
+        folder: that gets a copy of every compiled kernel, if any; an image ships it.
+    """
     cold = cold_kernels(all_kernel_modules())
     if cold:
         KernelPool(cold, 0, logs.configure("kernels", level="info", form="logfmt")).wait()
+    if folder:
+        copy_kernels(Path(folder))
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -38,11 +38,18 @@ class Authority:
     Args:
         folder: made if it is not there.
         name: of the CA's file.
+        is_kept: its key is left in the folder too, and a CA that was left there goes on.
     """
 
-    def __init__(self, folder: Path, name: str = "ca") -> None:
+    def __init__(self, folder: Path, name: str = "ca", *, is_kept: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        key = folder / f"{name}.key"
         self._folder, self._ca = folder, trustme.CA()
+        if is_kept and key.exists():
+            self._ca = trustme.CA.from_pem((folder / f"{name}.pem").read_bytes(), key.read_bytes())
+        elif is_kept:
+            key.touch(mode=0o600)
+            key.write_bytes(self._ca.private_key_pem.bytes())
         self.file = folder / f"{name}.pem"
         self.replace_file(self)
 

@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from thanostack.testing.go_programs import cache_folder
+
 T = TypeVar("T")
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -185,9 +187,7 @@ def peer_program(name: str) -> Path:
     Raises:
         FileNotFoundError: if it is not there; nothing is skipped for want of a peer.
     """
-    root = os.environ.get("THANOSTACK_PEER_CACHE")
-    cache = Path(root) if root else Path.home() / ".cache" / "thanostack" / "peers"
-    found = sorted(cache.glob(f"*/{name}"))
+    found = sorted(cache_folder().glob(f"*/{name}"))
     if not found:
         raise FileNotFoundError(f"no {name} in the peer cache: run tests/interop/peers/build.py")
     return found[-1]

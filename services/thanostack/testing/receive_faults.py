@@ -174,13 +174,14 @@ class Trial:
         """Read until all is there: a querier takes seconds to hear that a node is back."""
         deadline = time.monotonic() + self.patience_s
         while True:
-            held = self._held()
+            held = self.held()
             lost = missing(acknowledged, held)
             if not lost or time.monotonic() > deadline:
                 return held, lost
             time.sleep(0.5)
 
-    def _held(self) -> Held:
+    def held(self) -> Held:
+        """Return every sample of this run that can be read."""
         at_s = self.senders.begun_ms / 1000 + 7200
         query = f'{{__name__=~".+",run="{self.senders.run}"}}[3h]'
         return without(of_query(self.cluster.query, query, at_s), _EXTERNAL)

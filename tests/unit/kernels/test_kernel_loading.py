@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,21 @@ def test_the_next_folder_is_used_where_one_cannot_be_written(tmp_path, monkeypat
     assert path.is_relative_to(tmp_path / "second")
 
 
+def test_a_store_that_has_the_kernel_needs_no_home_and_no_temporary_folder(tmp_path, monkeypatch):
+    """A container may have neither: its user is a number, its root cannot be written."""
+    kept = entry()
+    monkeypatch.setenv("THANOSTACK_KERNEL_CACHE", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    _store.copy("remote_write_split", "message_runs", tmp_path)
+
+    def refuse(*_):
+        raise RuntimeError
+
+    monkeypatch.setattr(Path, "home", refuse)
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: 1 / 0)
+    assert _store.find("remote_write_split", "message_runs") == kept
+
+
 @pytest.mark.parametrize(
     ("flags", "pinned", "target"),
     [
@@ -123,7 +139,7 @@ def test_a_processor_below_the_kernels_is_told_so(monkeypatch, flags, pinned):
     monkeypatch.setattr(_store.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(_store, "_processor_flags", lambda: flags)
     monkeypatch.setenv("NUMBA_CPU_NAME", pinned)
-    with pytest.raises(RuntimeError, match="this processor is below x86-64-v"):
+    with pytest.raises(_store.ProcessorUnsupported, match="this processor is below x86-64-v"):
         _store.target.__wrapped__()
 
 

@@ -241,9 +241,10 @@ async def paused_node(**options):
     return cluster
 
 
-async def test_a_node_that_is_back_is_tried_as_soon_as_another_is_down():
+@pytest.mark.parametrize("is_sloppy", [False, True])
+async def test_a_node_that_is_back_is_tried_as_soon_as_another_is_down(is_sloppy):
     """A rolling restart: the next node goes a moment after the last one is ready."""
-    cluster = await paused_node()
+    cluster = await paused_node(is_sloppy=is_sloppy)
     cluster.nodes[NODES[1]].says = DOWN
     assert (await write(cluster)).error() is None
     assert (await write(cluster)).error() is None, "now two are believed to be down"

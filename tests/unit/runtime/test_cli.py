@@ -82,3 +82,20 @@ def test_a_busy_port_is_found_before_anything_slow(capsys, tmp_path):
         assert main(["receive", "--label", 'a="b"', path, *others, flag]) == 1
     assert "already in use" in capsys.readouterr().err
     assert not (tmp_path / "data").exists()
+
+
+def test_a_processor_that_kernels_do_not_run_on_is_one_line_of_the_log(tmp_path):
+    """No traceback: the line says what to do."""
+    code = (
+        "import platform; platform.machine = lambda: 'x86_64';"
+        "from thanostack.lib.kernels import _store; _store._processor_flags = lambda: {'sse2'};"
+        "from thanostack.runtime.cli import main; raise SystemExit(main(["
+        f"'receive', '--tsdb.path={tmp_path}', '--label=a=\"b\"', '--http-address=127.0.0.1:0',"
+        "'--grpc-address=127.0.0.1:0', '--remote-write.address=127.0.0.1:0']))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False
+    )
+    (line,) = ended.stderr.splitlines() or ended.stdout.splitlines()
+    assert ended.returncode == 1
+    assert 'msg="cannot run here" err="this processor is below x86-64-v2' in line

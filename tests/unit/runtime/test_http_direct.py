@@ -273,6 +273,18 @@ async def test_a_stop_answers_what_waits():
         port.waiting[0][1](None)
 
 
+@pytest.mark.parametrize("pipelined", [False, True])
+async def test_what_waits_to_be_refused_is_refused_by_a_stop_or_the_next_request(pipelined):
+    """Its body was let go: without it the application would call it a bad request."""
+    async with served() as (port, reader, writer):
+        port.is_busy = port.is_full = True
+        writer.write((POST % (3, b"") + b"abc") * (2 if pipelined else 1))
+        await waits(port)
+        stopping = asyncio.create_task(port.server.stop())
+        assert "503" in (await answer(reader))[0]
+        await stopping
+
+
 async def test_a_turn_may_come_after_the_client_has_gone():
     """Nothing happens then."""
     async with served() as (port, _reader, writer):

@@ -118,7 +118,11 @@ class Idle:
     async def __call__(self, _scope, _receive, send):
         await send_answer(send, Answer(200, b"done"))
 
-    def answer_now(self, _headers, _body):
+    def when_turn(self, _n_bytes, resume):
+        resume(None)
+        return True
+
+    def answer_now(self, _headers, _body, _refused):
         return Answer(200, b"done")
 
     async def connect(self):

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import thanostack.lib.kernels
 from thanostack.lib.kernels import remote_write_split
@@ -12,6 +13,7 @@ from thanostack.runtime.kernel_cache import (
     WRITE_PATH,
     all_kernel_modules,
     cold_kernels,
+    copy_kernels,
     kernel_modules_of,
 )
 
@@ -47,3 +49,21 @@ def test_every_kernel_is_found_cold_on_a_fresh_machine(monkeypatch, tmp_path):
     for path in FOLDER.glob("[a-z]*.py"):
         declared = len(re.findall(r"^@kernel\(", path.read_text(), re.MULTILINE))
         assert declared == sum(module.endswith("." + path.stem) for module, _ in cold), path.stem
+
+
+def test_an_image_gets_every_kernel_of_its_source_and_no_other(monkeypatch, tmp_path):
+    """What older sources left in the cache stays there."""
+    copy_kernels(tmp_path)
+    copied = {path.stem for path in tmp_path.rglob("*.kernel")}
+    stamps = {path.parent.name for path in tmp_path.rglob("*.kernel")}
+    monkeypatch.setattr("thanostack.lib.kernels._store.roots", lambda: [tmp_path])
+    assert cold_kernels(all_kernel_modules()) == []
+    assert len(stamps) == len({stamp.rpartition("-")[0] for stamp in stamps})
+    assert {*WRITE_PATH, *PLAIN_SELECTOR} <= copied
+
+
+def test_what_was_never_compiled_is_not_shipped(monkeypatch, tmp_path):
+    """An image without its kernels would find out when it runs."""
+    monkeypatch.setattr("thanostack.lib.kernels._store.roots", lambda: [tmp_path])
+    with pytest.raises(LookupError, match="is not compiled"):
+        copy_kernels(tmp_path / "image")
