@@ -7,12 +7,12 @@ STAMP := $(VENV)/.installed
 DATA ?= data
 export PYTHONSAFEPATH := 1
 unexport PYTHONPATH
-CODE := services tests proto
+CODE := services operator tests proto
 
-.PHONY: help install demo test checked check format interop bench soak lock proto docs kernels clean
+.PHONY: help install demo test checked check format interop e2e bench soak lock proto docs kernels clean
 
 help: ## Show the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
 $(STAMP): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -53,6 +53,10 @@ interop: kernels ## Against the real Prometheus and Thanos, built by package nam
 	$(BIN)/python tests/interop/peers/build.py
 	$(BIN)/python -m pytest tests/interop $(PYTEST)
 
+e2e: kernels ## Against a real Kubernetes: one node on this machine, or the cluster of KUBECONFIG
+	$(BIN)/python tests/e2e/cluster/programs.py
+	$(BIN)/python -m pytest tests/e2e $(PYTEST)
+
 bench: kernels ## Measure against the peers in one run; prints the tables of docs/performance.md
 	$(BIN)/python tests/interop/peers/build.py
 	$(BIN)/python tests/benchmarks/run.py
@@ -63,9 +67,13 @@ soak: kernels ## Crash loops, faults and overload for longer than CI should take
 	$(BIN)/python tests/simulation/receive_faults.py --runs 20 --hostile
 	$(BIN)/python tests/benchmarks/overload.py --seconds 60
 
+COMPILE = $(BIN)/uv pip compile -q pyproject.toml --universal --generate-hashes \
+  --no-emit-index-url --no-header -p 3.11
+
 lock: ## Resolve the dependencies anew
-	$(BIN)/uv pip compile -q pyproject.toml --group dev --universal --generate-hashes \
-	  --no-emit-index-url --no-header -p 3.11 -o requirements.lock
+	$(COMPILE) --group dev --all-extras -o requirements.lock
+	$(COMPILE) --group build --extra services -c requirements.lock -o services/requirements.lock
+	$(COMPILE) --group build --extra operator -c requirements.lock -o operator/requirements.lock
 
 proto: $(STAMP) ## Generate the stubs under lib/pb
 	$(BIN)/python proto/generate.py

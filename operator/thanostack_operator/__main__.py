@@ -1,0 +1,168 @@
+"""`thanostack-operator run | plan | release`: where the operator's parts are joined."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import kopf
+import yaml
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient
+from prometheus_client import (
+    CollectorRegistry,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+
+from . import handlers
+from .api.reading import SpecInvalid, read_stack
+from .api.stack import KIND
+from .http_server import serving
+from .kube import STACKS, ApiError, KubeClient
+from .lease import Lease, LeaseLost, lead
+from .loop import Loops, Tools
+from .manifests.names import Object
+from .metrics import Metrics
+from .observe import observe
+from .plan.observed import dig
+from .plan.preview import preview
+from .pods import PodClient
+from .release import release
+from .settings import Settings, parse
+
+log = logging.getLogger("thanostack_operator")
+
+
+class BadFile(ValueError):
+    """The file that `plan` was given is no resource of ours."""
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    settings = parse(sys.argv[1:])
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="ts=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("kopf").setLevel(max(logging.WARNING, logging.root.level))
+    command = {"run": _run, "plan": _plan, "release": _release}[settings.command]
+    try:
+        sys.exit(asyncio.run(command(settings)))
+    except (ApiError, BadFile, LeaseLost, OSError, config.ConfigException) as error:
+        log.error("%s", error)  # noqa: TRY400 - a message says it all
+        sys.exit(1)
+
+
+@asynccontextmanager
+async def _transports() -> AsyncIterator[tuple[ApiClient, PodClient]]:
+    await config.load_config()  # type: ignore[no-untyped-call]
+    async with ApiClient() as client, aiohttp.ClientSession() as session:
+        yield client, PodClient(session)
+
+
+async def _run(settings: Settings) -> int:
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    metrics = Metrics(registry)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with _transports() as (client, pods), serving(metrics, settings.http_port):
+        kube = KubeClient(client, metrics.writes.inc)
+        loops = Loops(Tools(kube, pods, metrics, settings.default_version))
+
+        async def reconcile() -> None:
+            try:
+                await kopf.operator(
+                    registry=handlers.register(loops),
+                    settings=handlers.settings(),
+                    namespaces=settings.namespaces,
+                    clusterwide=not settings.namespaces,
+                    standalone=True,
+                    stop_flag=stop,
+                )
+            finally:
+                await loops.stop()
+
+        await lead(
+            Lease(
+                KubeClient(client), settings.lease_namespace, settings.identity, settings.lease_name
+            ),
+            reconcile,
+            stop,
+        )
+    return 0
+
+
+def _read_file(settings: Settings) -> Object:
+    """Return the resource of the file that was named.
+
+    Raises:
+        OSError: if it cannot be read.
+        BadFile: if it is not one ThanosStack.
+    """
+    text = sys.stdin.read() if settings.file == "-" else Path(settings.file).read_text()
+    try:
+        body = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadFile(f"{settings.file} is not one document of YAML: {error}") from error
+    if not isinstance(body, dict) or body.get("kind") != KIND or not dig(body, "metadata", "name"):
+        raise BadFile(f"{settings.file} is no {KIND} with a name")
+    return body
+
+
+async def _plan(settings: Settings) -> int:
+    """Print the diff and the order of steps for one resource; nothing is written."""
+    async with _transports() as (client, pods):
+        kube = KubeClient(client)
+        body = await _as_it_would_be(_read_file(settings), kube, settings)
+        try:
+            stack = read_stack(body)
+        except SpecInvalid as error:
+            print("\n".join(error.problems), file=sys.stderr)
+            return 1
+        observed = await observe(stack, kube, pods, now=time.time(), failures={})
+        lines = preview(stack, observed, operator_version=settings.default_version)
+        print("\n".join(lines))
+    return 0
+
+
+async def _as_it_would_be(body: Object, kube: KubeClient, settings: Settings) -> Object:
+    """Return the file's resource with the identity and status of the one in the cluster, if any."""
+    metadata = body.setdefault("metadata", {})
+    namespace = metadata.setdefault("namespace", (settings.namespaces or ("default",))[0])
+    live = await kube.get(STACKS, namespace, metadata["name"])
+    if live is None:
+        return body | {"metadata": metadata | {"uid": "", "generation": 1}}
+    return live | {"spec": body.get("spec") or {}}
+
+
+async def _release(settings: Settings) -> int:
+    async with _transports() as (client, _):
+        released = await release(
+            KubeClient(client),
+            settings.namespaces,
+            home=settings.lease_namespace,
+            lease_name=settings.lease_name,
+            deployment=settings.deployment,
+        )
+    log.info("finalizer taken off stacks=%d", released)
+    return 0
+
+
+if __name__ == "__main__":
+    main()

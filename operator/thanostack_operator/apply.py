@@ -1,0 +1,129 @@
+"""Carry a plan out: apply, act on pods, prune, write status, post events. One request a change.
+
+A request that is refused does not keep the others from being made: what failed is returned, stands
+in the next plan's `Observed.failures`, and is tried again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Awaitable, Mapping
+from typing import Any
+from uuid import uuid4
+
+import aiohttp
+
+from .api.stack import GROUP, KIND, VERSION, ThanosStack
+from .kube import STACKS, ApiError, KubeClient
+from .manifests.names import FIELD_MANAGER, HASHRINGS_ANNOTATION, Object
+from .plan.outcome import Action, CancelDrain, Event, Plan, SetFinalizers, StartDrain, TouchPod
+from .pods import PodClient
+
+Failures = dict[str, str]
+
+
+async def carry_out(
+    plan: Plan,
+    stack: ThanosStack,
+    kube: KubeClient,
+    pods: PodClient,
+    addresses: Mapping[str, str],
+) -> Failures:
+    """Make every request of a plan, in its order.
+
+    An action on a pod that has no address is dropped: the next plan has it again.
+
+    Returns:
+        What was refused and in which words, by "Kind/name".
+    """
+    failures: Failures = {}
+    for wanted in plan.apply:
+        name = f"{wanted['kind']}/{wanted['metadata']['name']}"
+        await _try(failures, name, kube.apply(wanted, stack.namespace))
+    for action in plan.actions:
+        await _act(failures, action, stack, kube, pods, addresses)
+    for ref in plan.prune:
+        await _try(failures, f"{ref.kind}/{ref.name}", kube.delete(ref, stack.namespace))
+    if plan.status is not None and plan.status != stack.status:
+        await _try(failures, f"{KIND}/{stack.name}", write_status(stack, kube, plan.status))
+    return failures
+
+
+async def write_status(stack: ThanosStack, kube: KubeClient, status: dict[str, Any]) -> None:
+    """Replace the status of a stack.
+
+    Raises:
+        ApiError: if the API server refuses it.
+    """
+    body = {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": KIND,
+        "metadata": {"name": stack.name, "namespace": stack.namespace, "uid": stack.uid},
+        "status": status,
+    }
+    try:
+        await kube.apply(body, stack.namespace, sub="status")
+    except ApiError as error:
+        if error.status not in (404, 409):  # gone meanwhile, or another of that name
+            raise
+
+
+async def post_event(stack: ThanosStack, kube: KubeClient, event: Event, now: float) -> None:
+    """Post an event on a stack; one that is refused is lost, as events are."""
+    time = dt.datetime.fromtimestamp(now, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    body: Object = {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{stack.name}.{uuid4().hex[:16]}", "namespace": stack.namespace},
+        "involvedObject": {
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": KIND,
+            "name": stack.name,
+            "namespace": stack.namespace,
+            "uid": stack.uid,
+        },
+        "type": event.type,
+        "reason": event.reason,
+        "message": event.message[:1024],
+        "source": {"component": FIELD_MANAGER},
+        "reportingComponent": FIELD_MANAGER,
+        "firstTimestamp": time,
+        "lastTimestamp": time,
+        "count": 1,
+    }
+    await _try({}, "", kube.create(body, stack.namespace))
+
+
+async def _act(
+    failures: Failures,
+    action: Action,
+    stack: ThanosStack,
+    kube: KubeClient,
+    pods: PodClient,
+    addresses: Mapping[str, str],
+) -> None:
+    match action:
+        case TouchPod(pod, value):
+            touch = {"metadata": {"annotations": {HASHRINGS_ANNOTATION: value}}}
+            touched = kube.merge(("v1", "Pod"), stack.namespace, pod, touch)
+            await _try(failures, f"Pod/{pod}", touched)
+        case StartDrain(pod) if pod in addresses:
+            await _try(failures, f"Pod/{pod}", pods.start_drain(addresses[pod]))
+        case CancelDrain(pod) if pod in addresses:
+            await _try(failures, f"Pod/{pod}", pods.cancel_drain(addresses[pod]))
+        case SetFinalizers(finalizers):
+            body: Object = {"metadata": {"finalizers": list(finalizers), "uid": stack.uid}}
+            await _try(
+                failures, f"{KIND}/{stack.name}",
+                kube.merge(STACKS, stack.namespace, stack.name, body),
+            )  # fmt: skip
+
+
+async def _try(failures: Failures, name: str, request: Awaitable[object]) -> None:
+    try:
+        await request
+    except ApiError as error:
+        if error.status != 404 or not name.startswith("Pod/"):  # a pod may go at any time
+            failures[name] = str(error)
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        failures[name] = str(error) or type(error).__name__

@@ -1,0 +1,69 @@
+"""kopf's part: watch stacks and what belongs to them, and wake the loop of the stack concerned.
+
+Only `on.event`, which writes nothing on anything: no finalizer, no annotation, no progress. A stack
+that is deleted while no operator runs is not held back by one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import kopf
+
+from .api.stack import GROUP, PLURAL, VERSION
+from .loop import Loops
+from .manifests.names import STACK_LABEL
+
+# A change of a child wakes its stack. Pods and endpoint slices carry the labels of their workload.
+WATCHED = (
+    ("apps", "v1", "deployments"),
+    ("apps", "v1", "statefulsets"),
+    ("discovery.k8s.io", "v1", "endpointslices"),
+    ("", "v1", "pods"),
+    ("", "v1", "services"),
+    ("", "v1", "configmaps"),
+    ("policy", "v1", "poddisruptionbudgets"),
+)
+
+
+def register(loops: Loops) -> kopf.OperatorRegistry:
+    """Return a registry whose handlers wake ``loops``."""
+    registry = kopf.OperatorRegistry()
+
+    async def stack_seen(namespace: str | None, name: str | None, **_: Any) -> None:
+        loops.ensure(namespace or "", name or "")
+
+    async def child_seen(namespace: str | None, labels: Any, **_: Any) -> None:
+        loops.wake(namespace or "", labels[STACK_LABEL])
+
+    kopf.on.login(registry=registry)(_login)
+    kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)(stack_seen)
+    for group, version, plural in WATCHED:
+        kopf.on.event(
+            group, version, plural, registry=registry, labels={STACK_LABEL: kopf.PRESENT}
+        )(child_seen)
+    return registry
+
+
+def _login(**arguments: Any) -> kopf.ConnectionInfo | None:
+    """Return the credentials of the pod's service account, else those of the kubeconfig."""
+    return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+
+
+def settings() -> kopf.OperatorSettings:
+    """Return kopf's settings: no peering, no posting of its own, watches that end by themselves."""
+    chosen = kopf.OperatorSettings()
+    chosen.peering.standalone = True
+    chosen.scanning.disabled = True  # the chart brings the CRD; fewer rights are needed
+    chosen.posting.enabled = False
+    # Never set, by handlers of these kinds. kopf takes its finalizer off what needs none, so it
+    # must not be the one that plans set.
+    chosen.persistence.finalizer = f"{GROUP}/kopf"
+    # Filtered and listed in pieces by the API server: other people's pods are many.
+    for resource in WATCHED:
+        chosen.watching.label_selectors[resource] = STACK_LABEL
+    chosen.watching.chunk_size = 500
+    chosen.watching.server_timeout = 300
+    chosen.watching.client_timeout = 310
+    chosen.networking.request_timeout = 30
+    return chosen

@@ -1,0 +1,203 @@
+"""Read one stack's cluster into an `Observed`: owned objects, endpoints, pods, and what pods say.
+
+    API server ── lists by label ──► objects, ingestors, pods
+    router pods ── /metrics ──► ring hashes         ingestor pods ── /-/drain ──► drains
+
+Reads only. Lists are consistent; a step that was begun on older knowledge would be the same step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable
+
+from .api.pod import PodSettings
+from .api.stack import ThanosStack
+from .kube import OWNED, SERVICE_MONITORS, ApiError, KubeClient
+from .manifests.names import (
+    COMPONENT_LABEL,
+    HASHRINGS_ANNOTATION,
+    RING_LABEL,
+    STACK_LABEL,
+    Object,
+)
+from .plan.observed import Drain, Ingestor, Observed, Ref, Router, dig
+from .pods import PodClient
+
+_ORDINAL = re.compile(r"-([0-9]+)$")
+
+
+async def observe(
+    stack: ThanosStack,
+    kube: KubeClient,
+    pods: PodClient,
+    *,
+    now: float,
+    failures: dict[str, str],
+) -> Observed:
+    """Return what there is of a stack.
+
+    Raises:
+        ApiError: if the API server does not answer a list.
+    """
+    namespace, selector = stack.namespace, f"{STACK_LABEL}={stack.name}"
+    monitors = await kube.knows(SERVICE_MONITORS)
+    kinds = [kind for kind in OWNED if kind != SERVICE_MONITORS or monitors]
+    *lists, slices, seen = await asyncio.gather(
+        *(kube.list(kind, namespace, selector) for kind in kinds),
+        kube.list(("discovery.k8s.io/v1", "EndpointSlice"), namespace, selector),
+        kube.list(("v1", "Pod"), namespace, selector),
+    )
+    ingestor_pods = [pod for pod in seen if dig(pod, "metadata", "labels", RING_LABEL)]
+    routers, drains, missing = await asyncio.gather(
+        _routers(seen, pods), _drains(stack, ingestor_pods, pods), _missing(stack, kube)
+    )
+    return Observed(
+        now=now,
+        objects={_ref(found): found for objects in lists for found in objects},
+        ingestors=_ingestors(slices),
+        pods=frozenset(pod["metadata"]["name"] for pod in ingestor_pods),
+        pod_problems={
+            pod["metadata"]["name"]: problem for pod in seen if (problem := pod_problem(pod))
+        },
+        addresses={
+            pod["metadata"]["name"]: address
+            for pod in seen
+            if (address := dig(pod, "status", "podIP"))
+        },
+        failures=failures,
+        routers=routers,
+        drains=drains,
+        missing=missing,
+        service_monitors=monitors,
+    )
+
+
+def _ref(found: Object) -> Ref:
+    metadata = found["metadata"]
+    return Ref(found["apiVersion"], found["kind"], metadata["name"], metadata["uid"])
+
+
+def _ingestors(slices: Iterable[Object]) -> dict[str, tuple[Ingestor, ...]]:
+    """Return each ring's endpoints in numeric order; of a pod in two slices the ready one."""
+    rings: dict[str, dict[int, Ingestor]] = {}
+    for endpoint_slice in slices:
+        ring = dig(endpoint_slice, "metadata", "labels", RING_LABEL)
+        if ring is None:
+            continue
+        found = rings.setdefault(ring, {})
+        for endpoint in endpoint_slice.get("endpoints") or []:
+            ingestor = _ingestor(endpoint)
+            if ingestor and not (ingestor.ordinal in found and found[ingestor.ordinal].ready):
+                found[ingestor.ordinal] = ingestor
+    return {ring: tuple(found[i] for i in sorted(found)) for ring, found in rings.items()}
+
+
+def _ingestor(endpoint: Object) -> Ingestor | None:
+    pod = dig(endpoint, "targetRef", "name", default="")
+    ordinal = _ORDINAL.search(pod)
+    if ordinal is None:
+        return None
+    terminating = bool(dig(endpoint, "conditions", "terminating", default=False))
+    serving = dig(endpoint, "conditions", "serving")
+    ready = (serving is None or bool(serving)) and not terminating
+    return Ingestor(int(ordinal[1]), ready, terminating, endpoint.get("zone") or "")
+
+
+def is_running(pod: Object) -> bool:
+    """Return whether a container of the pod runs now, terminating or not."""
+    statuses = dig(pod, "status", "containerStatuses", default=[])
+    return any(dig(status, "state", "running") is not None for status in statuses)
+
+
+def is_ready(pod: Object) -> bool:
+    """Return whether the pod's `Ready` condition holds."""
+    conditions = dig(pod, "status", "conditions", default=[])
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def pod_problem(pod: Object) -> str:
+    """Return why a pod does not run, in the kubelet's or scheduler's words; empty if it does."""
+    for status in dig(pod, "status", "containerStatuses", default=[]):
+        waiting = dig(status, "state", "waiting")
+        if waiting and waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+            last = dig(status, "lastState", "terminated", "message", default="")
+            words = [waiting["reason"], waiting.get("message") or "", last.strip()[-300:]]
+            return ": ".join(word for word in words if word)
+    for condition in dig(pod, "status", "conditions", default=[]):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return f"{condition.get('reason')}: {condition.get('message')}"
+    return ""
+
+
+async def _routers(seen: Iterable[Object], pods: PodClient) -> tuple[Router, ...]:
+    running = [
+        pod
+        for pod in seen
+        if dig(pod, "metadata", "labels", COMPONENT_LABEL) == "receive"
+        and is_running(pod)
+        and dig(pod, "status", "podIP")
+    ]
+    answers = await asyncio.gather(*(pods.config_hash(pod["status"]["podIP"]) for pod in running))
+    return tuple(
+        Router(
+            pod=pod["metadata"]["name"],
+            ready=is_ready(pod),
+            config_hash=config_hash,
+            annotation=dig(pod, "metadata", "annotations", HASHRINGS_ANNOTATION, default=""),
+            error=error,
+        )
+        for pod, (config_hash, error) in zip(running, answers, strict=True)
+    )
+
+
+async def _drains(
+    stack: ThanosStack, ingestor_pods: Iterable[Object], pods: PodClient
+) -> dict[str, Drain]:
+    """Ask those ingestors that leave, or that are not ready: a draining one is not."""
+    wanted = {ring.name: ring.replicas for ring in stack.spec.receive.rings}
+    asked = []
+    for pod in ingestor_pods:
+        ordinal = _ORDINAL.search(pod["metadata"]["name"])
+        replicas = wanted.get(pod["metadata"]["labels"][RING_LABEL], 0)
+        leaves = stack.deleting or (ordinal is not None and int(ordinal[1]) >= replicas)
+        if leaves or not is_ready(pod):
+            asked.append(pod)
+    answers = await asyncio.gather(*(_drain(pod, pods) for pod in asked))
+    return {pod["metadata"]["name"]: answer for pod, answer in zip(asked, answers, strict=True)}
+
+
+async def _drain(pod: Object, pods: PodClient) -> Drain:
+    address = dig(pod, "status", "podIP")
+    if not address or not is_running(pod):
+        return Drain("unknown", pod_problem(pod) or "its container does not run")
+    return await pods.drain(address)
+
+
+async def _missing(stack: ThanosStack, kube: KubeClient) -> frozenset[str] | None:
+    """Return which Secrets and ConfigMaps of the spec are not there; None if not permitted."""
+    names = sorted(mentioned(stack))
+    try:
+        found = await asyncio.gather(
+            *(kube.get(("v1", k), stack.namespace, n, metadata_only=True) for k, n in names)
+        )
+    except ApiError as error:
+        if error.status == 403:
+            return None
+        raise
+    return frozenset(
+        f"{kind}/{name}" for (kind, name), there in zip(names, found, strict=True) if there is None
+    )
+
+
+def mentioned(stack: ThanosStack) -> set[tuple[str, str]]:
+    """Return the Secrets and ConfigMaps that the spec names, as (kind, name)."""
+    spec = stack.spec
+    names = {("Secret", name) for name in spec.image.pull_secrets}
+    settings: list[PodSettings] = [spec.pod_defaults, spec.receive.routers, spec.query]
+    settings += spec.receive.rings
+    for component in settings:
+        names |= {("Secret", mount.name) for mount in component.secrets or []}
+        names |= {("ConfigMap", mount.name) for mount in component.config_maps or []}
+    return names

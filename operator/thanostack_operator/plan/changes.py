@@ -1,0 +1,229 @@
+"""The objects to apply and to prune: what is desired now, against what is live.
+
+    manifests ─► what is not too early ─► fingerprint ─► live templates where a rollout is held
+                                                                    │
+                       apply what differs, prune what is no longer asked for ◄┘
+
+Only what carries an owner reference to this very stack is ever pruned, and volumes never are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from thanostack_operator.api.stack import ThanosStack
+from thanostack_operator.manifests.names import (
+    HASHRINGS_ANNOTATION,
+    HASHRINGS_KEY,
+    Object,
+    hashrings_name,
+    query_name,
+    receive_name,
+)
+from thanostack_operator.manifests.stack_objects import desired_objects
+
+from .comparison import Drift, differences, drifts, stamped
+from .observed import Observed, Ref, dig, items_of
+from .published import annotation_of
+from .ring import RingStep, knows_ring, lagging
+from .rollout import PROGRESS_DEADLINE_S, Rollouts, Rules, roll_out
+from .scaling import Scaling
+from .times import Timers, seconds
+from .workload import Component
+
+_DRIFT_TOLD_MAX = 20
+
+Targets = dict[tuple[str, str], Object]
+
+
+def targets_of(
+    stack: ThanosStack, observed: Observed, step: RingStep, scaling: Scaling, version: str
+) -> Targets:
+    """Return every object to have now, with its fingerprint, in the order of application.
+
+    Without a published ring there are neither hashrings nor routers among them, and no new
+    routers while a ring is too small for them.
+    """
+    found = desired_objects(
+        stack,
+        version,
+        step.members or None,
+        scaling.replicas,
+        knows_service_monitors=observed.service_monitors,
+        leaving_rings=scaling.removed,
+    )
+    targets: Targets = {}
+    routers, small = ("Deployment", receive_name(stack.name)), _small_ring(stack, step)
+    for wanted in found:
+        key = (wanted["kind"], wanted["metadata"]["name"])
+        if key == ("ConfigMap", hashrings_name(stack.name)) and step.text is not None:
+            wanted = _hashrings(wanted, step.text)
+        if key == routers and small and observed.find(*key) is None:
+            continue
+        targets[key] = stamped(wanted)
+    return targets
+
+
+def _hashrings(wanted: Object, text: str) -> Object:
+    """Return the ConfigMap with a text and the annotation that vouches for it.
+
+    While routers lag, the text that stands is kept, whatever the spec would have.
+    """
+    metadata = wanted["metadata"]
+    annotations = (metadata.get("annotations") or {}) | {HASHRINGS_ANNOTATION: annotation_of(text)}
+    return wanted | {
+        "metadata": metadata | {"annotations": annotations},
+        "data": (wanted.get("data") or {}) | {HASHRINGS_KEY: text},
+    }
+
+
+@dataclass
+class Changes:
+    """What to write.
+
+    Args:
+        rollouts: which workloads may change.
+        apply: objects that are missing or differ.
+        prune: objects that are no longer asked for.
+        owned: the stack's objects afterwards; without uid if they are not there yet.
+        drift: what others changed, one sentence each.
+    """
+
+    rollouts: Rollouts
+    apply: list[Object] = field(default_factory=list)
+    prune: list[Ref] = field(default_factory=list)
+    owned: list[Ref] = field(default_factory=list)
+    drift: list[str] = field(default_factory=list)
+
+
+def changes_of(
+    stack: ThanosStack,
+    observed: Observed,
+    step: RingStep,
+    scaling: Scaling,
+    targets: Targets,
+    components: list[Component],
+    timers: Timers,
+) -> Changes:
+    """Return what differs from the desired objects, workloads as far as they may change now."""
+    workloads = [
+        (component, targets[component.kind, component.name])
+        for component in components
+        if (component.kind, component.name) in targets
+    ]
+    rules = Rules(
+        _why_hashrings_move(stack, observed, step, scaling),
+        {receive_name(stack.name): _small_ring(stack, step)},
+        _urgent(stack, observed),
+    )
+    changes = Changes(roll_out(workloads, observed, rules, timers))
+    _compare(changes, targets | changes.rollouts.objects, stack, observed)
+    rollouts = changes.rollouts
+    in_use = bool(rollouts.held or rollouts.changing or any(c.rolling for c in components))
+    for ref, live in observed.objects.items():
+        if (ref.kind, ref.name) not in targets and is_owned(stack, live):
+            keeps = ref in scaling.held or _is_needed(stack, ref, step, in_use=in_use)
+            (changes.owned if keeps else changes.prune).append(ref)
+    return changes
+
+
+def _compare(changes: Changes, targets: Targets, stack: ThanosStack, observed: Observed) -> None:
+    """Find the targets that are missing or differ, and which of that is drift."""
+    refs = {(ref.kind, ref.name): ref for ref in observed.objects}
+    applied = _applied_before(stack)
+    for key, target in targets.items():
+        ref = refs.get(key)
+        changes.owned.append(ref or Ref(target["apiVersion"], *key))
+        if ref is None:
+            changes.apply.append(target)
+            if key in applied:
+                changes.drift.append(f"{key[0]} {key[1]} was deleted; it is made again")
+            continue
+        live = observed.objects[ref]
+        found = changes.rollouts.differences.get(key)
+        found = differences(target, live) if found is None else found
+        if found:
+            changes.apply.append(target)
+            changes.drift += [_drift_text(key, drift) for drift in drifts(target, live, found)]
+    del changes.drift[_DRIFT_TOLD_MAX:]
+
+
+def owned_of(stack: ThanosStack, observed: Observed) -> list[Ref]:
+    """Return the live objects that are this stack's."""
+    return [ref for ref, live in observed.objects.items() if is_owned(stack, live)]
+
+
+def _is_needed(stack: ThanosStack, ref: Ref, step: RingStep, *, in_use: bool) -> bool:
+    """Return whether an object that is not desired has to stay for now.
+
+    Hashrings and routers outlive damage that is not mended yet; files that pods of a former
+    template mount stay until no such pod is left.
+    """
+    if step.text is None and (ref.kind, ref.name) in (
+        ("ConfigMap", hashrings_name(stack.name)),
+        ("Deployment", receive_name(stack.name)),
+    ):
+        return True
+    return ref.kind == "ConfigMap" and in_use
+
+
+def is_owned(stack: ThanosStack, live: Object) -> bool:
+    """Return whether an object is this stack's; a label alone anybody can write."""
+    owners = dig(live, "metadata", "ownerReferences", default=[])
+    return any(owner.get("uid") == stack.uid for owner in owners)
+
+
+def _applied_before(stack: ThanosStack) -> set[tuple[str, str]]:
+    """Return the objects that were seen to exist."""
+    return {
+        (str(dig(item, "kind")), str(dig(item, "name")))
+        for item in items_of(stack.status, "inventory")
+        if dig(item, "uid")
+    }
+
+
+def _drift_text(key: tuple[str, str], drift: Drift) -> str:
+    by = f" by {drift.manager}" if drift.manager else ""
+    difference = drift.difference
+    return (
+        f"{key[0]} {key[1]}: {difference.name} was changed{by} to {_short(difference.old)}; "
+        f"it becomes {_short(difference.new)} again"
+    )
+
+
+def _short(value: object) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _why_hashrings_move(
+    stack: ThanosStack, observed: Observed, step: RingStep, scaling: Scaling
+) -> str:
+    """Return why no pod may be replaced now for the hashrings' sake; empty if one may."""
+    if step.text is None:
+        return ""
+    if step.publishes:
+        return f"the hashrings change: {'; '.join(step.notes)}"
+    if not step.settled:
+        changed = seconds(dig(stack.status, "hashrings", "changedAt"))
+        if changed is not None and observed.now - changed > PROGRESS_DEADLINE_S:
+            return ""
+        return next(iter(lagging(observed, step.text)), "the hashrings changed just now")
+    leaving = [pod for pods in scaling.leaving.values() for pod in pods]
+    return f"{', '.join(leaving[:5])} leaves" if leaving else ""
+
+
+def _urgent(stack: ThanosStack, observed: Observed) -> frozenset[str]:
+    """Return the queriers' name if they have to learn of a ring, which waits for them."""
+    rings = [ring.name for ring in stack.spec.receive.rings]
+    knowing = all(knows_ring(stack, observed, ring) for ring in rings)
+    return frozenset() if knowing else frozenset({query_name(stack.name)})
+
+
+def _small_ring(stack: ThanosStack, step: RingStep) -> str:
+    """Return why routers cannot take the spec's replication factor yet; empty if they can."""
+    factor = stack.spec.receive.replication_factor
+    for ring, members in step.members.items():
+        if len(members) < factor:
+            return f"ring {ring} has {len(members)} members and needs {factor}"
+    return ""

@@ -1,0 +1,122 @@
+"""What was seen of a stack at one moment: plain values, read by `observe.py` or a test's model.
+
+Objects are the API server's JSON. What pods themselves say (a router's ring hash, an ingestor's
+drain) is beside them, and so is how asking failed: not knowing is a value, never an exception.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from thanostack_operator.manifests.names import Object
+
+
+@dataclass(frozen=True, order=True)
+class Ref:
+    """Which object: its kind and name, in the stack's namespace."""
+
+    api_version: str
+    kind: str
+    name: str
+    uid: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Ingestor:
+    """One endpoint of a ring's EndpointSlices.
+
+    Args:
+        ordinal: of its pod.
+        ready: serving and not terminating. The Service publishes unready addresses, so that they
+            can be read while they drain, and the slice's own `ready` is always true.
+        zone: of its node; empty if the node has none.
+    """
+
+    ordinal: int
+    ready: bool
+    terminating: bool = False
+    zone: str = ""
+
+
+@dataclass(frozen=True)
+class Router:
+    """One router pod whose container runs, terminating ones included: they finish requests.
+
+    Args:
+        config_hash: `thanos_receive_config_hash` as it reports it; None if it does not answer.
+        annotation: the ring hash that its pod was last touched with; empty if never.
+        error: why there is no hash.
+    """
+
+    pod: str
+    ready: bool
+    config_hash: float | None
+    annotation: str = ""
+    error: str = ""
+
+
+DrainState = Literal["serving", "draining", "drained", "failed", "unknown"]
+
+
+@dataclass(frozen=True)
+class Drain:
+    """What an ingestor answers to `GET /-/drain`; unknown, with ``error``, if it does not."""
+
+    state: DrainState
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Everything that a plan may depend on beside the resource itself.
+
+    Args:
+        now: seconds since the epoch.
+        objects: the live objects that carry the stack's label, by reference.
+        ingestors: by ring name, whatever the ordinals; rings that left the spec included.
+        pods: names of the ingestor pods that exist, terminating ones included.
+        pod_problems: why pods of the stack do not run, by name, in the kubelet's words.
+        addresses: of the stack's pods, by name.
+        failures: what was refused when the last plan was carried out, by "Kind/name".
+        routers: see `Router`.
+        drains: by pod name; asked only of ingestors outside their ring or not ready.
+        missing: names of Secrets and ConfigMaps that the spec mentions and that are not there, as
+            "Secret/name"; None where asking is not permitted.
+        service_monitors: whether the cluster knows ServiceMonitors.
+    """
+
+    now: float
+    objects: dict[Ref, Object] = field(default_factory=dict)
+    ingestors: dict[str, tuple[Ingestor, ...]] = field(default_factory=dict)
+    pods: frozenset[str] = frozenset()
+    pod_problems: dict[str, str] = field(default_factory=dict)
+    addresses: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    routers: tuple[Router, ...] = ()
+    drains: dict[str, Drain] = field(default_factory=dict)
+    missing: frozenset[str] | None = frozenset()
+    service_monitors: bool = False
+
+    def find(self, kind: str, name: str) -> Object | None:
+        """Return the live object of that kind and name, or None."""
+        for ref, live in self.objects.items():
+            if ref.kind == kind and ref.name == name:
+                return live
+        return None
+
+
+def dig(tree: Any, *path: str | int, default: Any = None) -> Any:
+    """Return the value at a path of keys and positions in JSON, or ``default``."""
+    for step in path:
+        try:
+            tree = tree[step]
+        except (KeyError, IndexError, TypeError):
+            return default
+    return default if tree is None else tree
+
+
+def items_of(tree: Any, key: str) -> list[dict[str, Any]]:
+    """Return the objects of a list in JSON that may be anything, as a status may."""
+    found = dig(tree, key)
+    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []

@@ -1,0 +1,181 @@
+"""`plan()`: what a stack asks for and what was observed → everything to do now.
+
+    spec ─► checks ─► ring step ─► scaling ─► objects ─► rollout ─► comparison ─► apply, prune
+                                                                        │
+                                     conditions, status, events ◄───────┘
+
+Nothing is remembered between plans but what the status says, so an operator that is killed at any
+point goes on from what it sees. Every part decides for itself and says why it waits; this module
+joins them. Four outcomes: a deletion, a refusal of a wrong spec, a look without a touch while
+paused, and all there is to do.
+"""
+
+from __future__ import annotations
+
+from thanostack_operator.api.stack import ThanosStack
+from thanostack_operator.manifests.names import receive_name
+
+from .changes import Changes, changes_of, owned_of, targets_of
+from .checks import fixed_field_problems, spec_problems
+from .conditions import flips
+from .deletion import delete, finalizers
+from .observed import Observed, items_of
+from .outcome import Action, Event, Plan, TouchPod, Waiting
+from .published import annotation_of, read_published
+from .ring import RingStep, ring_step
+from .scaling import Scaling, scale
+from .status import Findings, status_of
+from .times import Timers
+from .workload import components
+
+# Nothing wakes the loop when a router loads its hashrings or a drain ends: they have to be asked.
+BUSY_RECHECK_S = 3.0
+REST_RECHECK_S = 60.0
+
+
+def plan(stack: ThanosStack, observed: Observed, *, operator_version: str) -> Plan:
+    """Return what to do now.
+
+    Args:
+        stack: the resource, its status as last written or as whatever became of it.
+        observed: what there is.
+        operator_version: the version of images where the spec names none.
+    """
+    version = stack.spec.version or operator_version
+    findings = Findings(components(stack, observed), version=version)
+    timers = Timers(items_of(stack.status, "transitions"), observed.now)
+    if stack.deleting:
+        return _deletion(stack, observed, findings, timers)
+    published = read_published(stack, observed)
+    findings.step = RingStep(published.text, published.members)
+    findings.problems = spec_problems(stack, observed)
+    if findings.problems:
+        return _refusal(stack, observed, findings, timers)
+    step = ring_step(stack, observed, published, timers)
+    scaling = scale(stack, observed, step, timers)
+    targets = targets_of(stack, observed, step, scaling, operator_version)
+    findings.problems = fixed_field_problems(stack, targets, observed)
+    if findings.problems:
+        return _refusal(stack, observed, findings, timers)
+    if stack.spec.paused:
+        return _paused(stack, observed, findings, step, timers)
+    changes = changes_of(stack, observed, step, scaling, targets, findings.components, timers)
+    return _everything(stack, observed, findings, timers, step, scaling, changes)
+
+
+def _deletion(stack: ThanosStack, observed: Observed, findings: Findings, timers: Timers) -> Plan:
+    """Return the next steps of a deletion; the status is left to those who watch it end."""
+    deletion = delete(stack, observed, timers)
+    published = read_published(stack, observed)
+    findings.step = RingStep(published.text, published.members)
+    findings.pending = [f"{wait.step}: {wait.reason}" for wait in deletion.waiting]
+    findings.owned = owned_of(stack, observed)
+    status = status_of(stack, observed, findings, timers)
+    return Plan(
+        actions=tuple(deletion.actions),
+        prune=tuple(deletion.prune),
+        waiting=tuple(deletion.waiting),
+        status=status,
+        events=(*deletion.events, *flips(stack, status["conditions"])),
+        recheck_s=BUSY_RECHECK_S,
+    )
+
+
+def _refusal(stack: ThanosStack, observed: Observed, findings: Findings, timers: Timers) -> Plan:
+    """Return the plan that says what is wrong and touches nothing."""
+    timers.keep_all()
+    findings.owned = owned_of(stack, observed)
+    status = status_of(stack, observed, findings, timers)
+    waiting = [Waiting("act on the spec", problem.message) for problem in findings.problems]
+    return Plan(
+        waiting=tuple(waiting), status=status, events=tuple(flips(stack, status["conditions"]))
+    )
+
+
+def _paused(
+    stack: ThanosStack, observed: Observed, findings: Findings, step: RingStep, timers: Timers
+) -> Plan:
+    """Return the plan that looks without a touch."""
+    findings.step = RingStep(findings.step.text, findings.step.members, waiting=step.waiting)
+    findings.upgrading = _still_rolling(stack, findings)
+    findings.owned = owned_of(stack, observed)
+    status = status_of(stack, observed, findings, timers)
+    return Plan(status=status, events=tuple(flips(stack, status["conditions"])))
+
+
+def _touches(observed: Observed, step: RingStep) -> list[Action]:
+    """Return the routers to have the hashrings delivered to at once."""
+    if step.text is None:
+        return []
+    value = annotation_of(step.text)
+    return [
+        TouchPod(router.pod, value)
+        for router in observed.routers
+        if router.annotation != value and router.config_hash != float(value)
+    ]
+
+
+def _everything(
+    stack: ThanosStack,
+    observed: Observed,
+    findings: Findings,
+    timers: Timers,
+    step: RingStep,
+    scaling: Scaling,
+    changes: Changes,
+) -> Plan:
+    """Return the plan that does all that may be done now."""
+    actions = [*finalizers(stack), *_touches(observed, step), *scaling.actions]
+    waiting = [*_ring_waiting(stack, step), *scaling.waiting, *changes.rollouts.waiting]
+    findings.step = step
+    findings.pending = _pending(changes, waiting, actions)
+    rollouts = changes.rollouts
+    changing = [*_still_rolling(stack, findings), *rollouts.changing, *rollouts.held]
+    findings.upgrading = list(dict.fromkeys(changing))
+    findings.stalled, findings.drift = rollouts.stalled, changes.drift
+    findings.owned = changes.owned
+    status = status_of(stack, observed, findings, timers)
+    events = [Event("Normal", "RingChanged", note) for note in step.notes] + scaling.events
+    events += [Event("Warning", "Drift", text) for text in changes.drift]
+    busy = bool(findings.pending or findings.rolling or _is_unsettled(step))
+    return Plan(
+        apply=tuple(changes.apply),
+        actions=tuple(actions),
+        prune=tuple(changes.prune),
+        waiting=tuple(waiting),
+        status=status,
+        events=(*events, *flips(stack, status["conditions"])),
+        recheck_s=BUSY_RECHECK_S if busy else REST_RECHECK_S,
+    )
+
+
+def _still_rolling(stack: ThanosStack, findings: Findings) -> list[str]:
+    """Return the components whose rollout goes on; one that only grows is not upgraded."""
+    conditions = items_of(stack.status, "conditions")
+    if ("UpgradeInProgress", "True") not in [(c.get("type"), c.get("status")) for c in conditions]:
+        return []
+    return findings.rolling
+
+
+def _is_unsettled(step: RingStep) -> bool:
+    return step.text is not None and not step.settled
+
+
+def _pending(changes: Changes, waiting: list[Waiting], actions: list[Action]) -> list[str]:
+    """Return what is done now and what waits, for people; empty at rest."""
+    pending = [f"apply {w['kind']} {w['metadata']['name']}" for w in changes.apply]
+    pending += [f"delete {ref.kind} {ref.name}" for ref in changes.prune]
+    pending += [f"{wait.step}: {wait.reason}" for wait in waiting]
+    names = [f"{type(action).__name__} {getattr(action, 'pod', '')}".strip() for action in actions]
+    return pending or names
+
+
+def _ring_waiting(stack: ThanosStack, step: RingStep) -> list[Waiting]:
+    waiting = [
+        Waiting(f"ring {ring}: {what.partition(': ')[0]}", what.partition(": ")[2])
+        for ring, what in step.waiting.items()
+    ]
+    if step.text is None:
+        name = receive_name(stack.name)
+        waiting.append(Waiting(f"make {name}", "no ring is published yet"))
+    return waiting

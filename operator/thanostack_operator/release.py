@@ -1,0 +1,66 @@
+"""Take the operator's finalizer off all stacks, so that they can be deleted with no operator there.
+
+For the uninstallation: a finalizer that nobody removes would hang every deletion. The operator is
+stopped first and its Lease waited for: while it runs it would put the finalizer back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import time
+from collections.abc import Sequence
+
+from .kube import STACKS, ApiError, KubeClient
+from .lease import LEASE_S
+from .manifests.names import FINALIZER
+from .plan.observed import dig
+
+POLL_S = 0.5
+WAIT_MAX_S = 60.0
+
+
+async def release(
+    kube: KubeClient, namespaces: Sequence[str], *, home: str, lease_name: str, deployment: str
+) -> int:
+    """Stop the operator's Deployment, then take the finalizer off; return from how many stacks.
+
+    Args:
+        namespaces: of the stacks; none is the whole cluster.
+        kube: the API server.
+        home: the namespace of the Deployment and of the Lease.
+        lease_name: of the Lease.
+        deployment: name of the operator's Deployment; empty if it is stopped already.
+
+    Raises:
+        ApiError: if a request is refused, or the operator does not stop within `WAIT_MAX_S`.
+    """
+    if deployment:
+        await kube.merge(("apps/v1", "Deployment"), home, deployment, {"spec": {"replicas": 0}})
+    await _wait_for_lease(kube, home, lease_name)
+    released = 0
+    for namespace in namespaces or (None,):
+        for stack in await kube.list(STACKS, namespace):
+            metadata = stack["metadata"]
+            finalizers = metadata.get("finalizers") or []
+            if FINALIZER in finalizers:
+                rest = [name for name in finalizers if name != FINALIZER]
+                body = {"metadata": {"finalizers": rest, "uid": metadata["uid"]}}
+                await kube.merge(STACKS, metadata["namespace"], metadata["name"], body)
+                released += 1
+    return released
+
+
+async def _wait_for_lease(kube: KubeClient, home: str, name: str) -> None:
+    until = time.monotonic() + WAIT_MAX_S
+    while time.monotonic() < until:
+        lease = await kube.get(("coordination.k8s.io/v1", "Lease"), home, name)
+        if not dig(lease, "spec", "holderIdentity") or _expired(dig(lease, "spec", "renewTime")):
+            return
+        await asyncio.sleep(POLL_S)
+    raise ApiError(0, f"an operator still renews the lease {home}/{name}: stop it first")
+
+
+def _expired(renewed: str) -> bool:
+    age = dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(renewed)
+    return age.total_seconds() > LEASE_S
