@@ -1,0 +1,91 @@
+"""The chart as a release in a cluster, and stacks that its operator runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.cluster import Cluster
+from cluster.given import GivenCluster
+from cluster.kubectl import Helm
+from cluster.operators import Stack
+from cluster.programs import HELM
+from cluster.project import CHART
+from cluster.writes import Querier
+from thanostack.testing.go_programs import build
+
+RELEASE = "thanostack"
+OPERATOR = "thanostack-operator"
+"""Name of the operator's Deployment."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """The operator, as the chart installs it.
+
+    Args:
+        cluster: where.
+        namespace: of the operator.
+    """
+
+    cluster: Cluster | GivenCluster
+    namespace: str
+
+    @property
+    def helm(self) -> Helm:
+        """Return the administrator's helm."""
+        return Helm(build(HELM), self.cluster.kubeconfig)
+
+    def install(self, **values: str) -> None:
+        """Install the chart, or upgrade to it, and wait until the operator is ready."""
+        given = [f"--set={name}={value}" for name, value in values.items()]
+        self.helm(
+            "upgrade", "--install", RELEASE, str(CHART), f"--namespace={self.namespace}",
+            "--create-namespace", "--wait", "--timeout=3m", *given, timeout_s=200,
+        )  # fmt: skip
+
+    def uninstall(self) -> None:
+        """Uninstall the chart and wait until it is gone."""
+        here = f"--namespace={self.namespace}"
+        self.helm("uninstall", RELEASE, here, "--wait", "--timeout=3m", timeout_s=200)
+
+    def operator_pods(self) -> list[Any]:
+        """Return the operator's pods."""
+        selector = f"--selector=app.kubernetes.io/instance={RELEASE}"
+        here = f"--namespace={self.namespace}"
+        return list(self.cluster.kubectl.json("get", "pods", selector, here)["items"])
+
+    def kill_operator(self) -> None:
+        """End the operator without giving it a moment, and let the next one lead at once."""
+        here = f"--namespace={self.namespace}"
+        names = [f"pod/{pod['metadata']['name']}" for pod in self.operator_pods()]
+        if names:
+            now = ("--grace-period=0", "--force", "--wait=false", "--ignore-not-found")
+            self.cluster.kubectl("delete", *names, here, *now)
+        self.cluster.kubectl(
+            "patch", "lease", "thanostack-operator", here, "--type=merge",
+            "-p", '{"spec":{"holderIdentity":null}}',
+        )  # fmt: skip
+
+
+@contextmanager
+def installed(cluster: Cluster | GivenCluster, namespace: str) -> Iterator[Release]:
+    """Have the chart installed for the time of the block."""
+    release = Release(cluster, namespace)
+    release.install()
+    try:
+        yield release
+    finally:
+        release.uninstall()
+
+
+def router_address(cluster: Cluster | GivenCluster, stack: Stack) -> tuple[str, int]:
+    """Return where this machine reaches a stack's router Service."""
+    return cluster.service_address(stack.namespace, f"{stack.name}-receive", 19291)
+
+
+def querier(cluster: Cluster | GivenCluster, stack: Stack) -> Querier:
+    """Return a stack's querier Service, as this machine reaches it."""
+    return Querier(cluster.service_address(stack.namespace, f"{stack.name}-query", 10902))

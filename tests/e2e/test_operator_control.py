@@ -1,0 +1,331 @@
+"""The operator against real Kubernetes controllers: rings, drift, refusals, restarts.
+
+Pods are a fake kubelet's, which makes them ready and answers for them; that they really store and
+route is shown on a real node, in `test_operator_data.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster.api_server import ApiServer
+from cluster.fake_kubelet import FakeKubelet, running
+from cluster.fixtures import new_namespace
+from cluster.kubectl import Kubectl, KubectlError
+from cluster.operators import OperatorProcess, Stack, operator
+
+from thanostack.testing.processes import until
+
+ROOT = Path(__file__).parents[2]
+CRD = ROOT / "crds" / "thanostack.io_thanosstacks.yaml"
+
+
+@pytest.fixture(scope="module")
+def kubelet(api_server_with_controllers: ApiServer) -> Iterator[FakeKubelet]:
+    kubectl = api_server_with_controllers.kubectl()
+    kubectl.apply(CRD.read_text())
+    until(
+        "the CRD", lambda: "thanosstacks" in kubectl("api-resources", "--api-group=thanostack.io")
+    )
+    with running(FakeKubelet(api_server_with_controllers.admin)) as kubelet:
+        yield kubelet
+
+
+@pytest.fixture(scope="module")
+def kubectl(api_server_with_controllers: ApiServer) -> Kubectl:
+    return api_server_with_controllers.kubectl()
+
+
+@pytest.fixture(scope="module")
+def process(
+    kubelet: FakeKubelet, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OperatorProcess]:
+    with operator(kubelet.kubeconfig, tmp_path_factory.mktemp("operator")) as process:
+        yield process
+
+
+@pytest.fixture
+def stack(process: OperatorProcess, kubectl: Kubectl) -> Iterator[Stack]:
+    stack = Stack(kubectl, new_namespace(kubectl))
+    yield stack
+    stack.kubectl(
+        "delete", "thanosstack", "--all", f"--namespace={stack.namespace}", "--timeout=60s"
+    )
+
+
+def metric(process: OperatorProcess, name: str) -> float:
+    """Return the sum of a metric of the operator over its labels."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{process.http_port}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if re.match(name + r"[{ ]", line))
+
+
+def ingestors_gone(stack: Stack, kubelet: FakeKubelet) -> list[tuple[str, str]]:
+    """Return ordinal and drain of the stack's ingestors that ended, in their order."""
+    return [
+        (name.rsplit("-", 1)[1], state)
+        for namespace, name, state in kubelet.removed
+        if namespace == stack.namespace and name.startswith("x-ingestor")
+    ]
+
+
+def test_an_empty_spec_becomes_a_whole_stack(stack: Stack):
+    """Three ingestors in three zones, in the ring; routers that know it; queriers."""
+    stack.apply()
+    stack.await_ready()
+    assert stack.members() == [0, 1, 2]
+    config_map = stack.get("configmap", "x-hashrings")
+    ring = json.loads(config_map["data"]["hashrings.json"])[0]
+    assert ring["algorithm"] == "ketama"
+    assert {e["az"] for e in ring["endpoints"]} == {"zone-a", "zone-b", "zone-c"}
+    assert stack.get("deployment", "x-receive")["status"]["readyReplicas"] == 2
+    assert stack.get("deployment", "x-query")["status"]["readyReplicas"] == 2
+    status = stack.status()
+    assert len(status["hashrings"]["acknowledged"]) == 2
+    assert status["hashrings"]["missing"] == []
+
+
+def test_rest_is_rest(stack: Stack, process: OperatorProcess):
+    """A stack that is as it should be is looked at, and nothing is written."""
+    stack.apply()
+    stack.await_ready()
+    time.sleep(1)
+    version = stack.get("thanosstack", "x")["metadata"]["resourceVersion"]
+    changes = metric(process, "thanostack_operator_changes_total")
+    writes = metric(process, "thanostack_operator_writes_total")
+    passes = metric(process, "thanostack_operator_reconciles_total")
+    for number in range(3):  # events that ask for passes
+        stack.annotate("service", "x-query", some=str(number))
+        time.sleep(0.5)
+    assert metric(process, "thanostack_operator_reconciles_total") > passes
+    assert metric(process, "thanostack_operator_changes_total") == changes
+    assert metric(process, "thanostack_operator_writes_total") == writes
+    assert stack.get("thanosstack", "x")["metadata"]["resourceVersion"] == version
+
+
+def test_a_ring_grows_one_by_one_and_shrinks_after_drains(stack: Stack, kubelet: FakeKubelet):
+    stack.apply()
+    stack.await_ready()
+    stack.patch({"receive": {"rings": [{"name": "default", "replicas": 5}]}})
+    stack.await_ready()
+    assert stack.members() == [0, 1, 2, 3, 4]
+    kubelet.removed.clear()
+    stack.patch({"receive": {"rings": [{"name": "default", "replicas": 3}]}})
+    stack.await_ready(180)
+    assert stack.members() == [0, 1, 2]
+    assert ingestors_gone(stack, kubelet) == [("4", "drained"), ("3", "drained")]
+    claims = stack.kubectl("get", "pvc", f"--namespace={stack.namespace}", "-o", "name").split()
+    assert len(claims) == 5  # volumes stay
+    # The volumes remember their drain: whoever comes back on them is told to serve.
+    stack.patch({"receive": {"rings": [{"name": "default", "replicas": 5}]}})
+    stack.await_ready()
+    assert stack.members() == [0, 1, 2, 3, 4]
+
+
+def test_nothing_moves_until_all_routers_have_the_ring(stack: Stack, kubelet: FakeKubelet):
+    stack.apply()
+    stack.await_ready()
+    router = stack.items("pods")
+    names = [p["metadata"]["name"] for p in router if p["metadata"]["name"].startswith("x-receive")]
+    kubelet.deaf.add(names[0])
+    stack.patch({"receive": {"rings": [{"name": "default", "replicas": 5}]}})
+    stack.until("the first step", lambda: stack.members() == [0, 1, 2, 3])
+    time.sleep(4)
+    assert stack.members() == [0, 1, 2, 3]
+    assert names[0] in stack.condition("RingStable")["message"]
+    assert stack.status()["hashrings"]["missing"] == [names[0]]
+    kubelet.deaf.clear()
+    stack.kubectl("delete", "pod", names[0], f"--namespace={stack.namespace}")
+    stack.await_ready()
+    assert stack.members() == [0, 1, 2, 3, 4]
+
+
+def test_an_operator_killed_at_any_step_of_a_scale_down_goes_on(
+    stack: Stack, process: OperatorProcess, kubelet: FakeKubelet
+):
+    """Killed and started again every second or so, until the ring is small and whole."""
+    stack.apply(receive={"rings": [{"name": "default", "replicas": 5}]})
+    stack.await_ready()
+    kubelet.removed.clear()
+    stack.patch({"receive": {"rings": [{"name": "default", "replicas": 3}]}})
+    kills = 0
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and len(stack.items("pods")) > 7:
+        time.sleep(1.5 + 0.7 * (kills % 3))
+        process.stop(signal.SIGKILL)
+        kills += 1
+        stack.kubectl(
+            "patch", "lease", "thanostack-operator", "--namespace=default", "--type=merge",
+            "-p", '{"spec":{"holderIdentity":null}}',
+        )  # fmt: skip
+        process.start()
+    stack.await_ready(120)
+    assert stack.members() == [0, 1, 2]
+    assert ingestors_gone(stack, kubelet) == [("4", "drained"), ("3", "drained")]
+    assert kills >= 3
+
+
+def test_deleted_children_come_back_and_foreign_edits_go(stack: Stack):
+    stack.apply()
+    stack.await_ready()
+    here = f"--namespace={stack.namespace}"
+    for child in ("service/x-query", "deployment/x-query", "pdb/x-ingestor-default"):
+        stack.kubectl("delete", child, here)
+    stack.until(
+        "the children",
+        lambda: stack.get("service", "x-query") and stack.get("deployment", "x-query"),
+    )
+    stack.await_ready()
+    stack.kubectl("scale", "deployment/x-query", "--replicas=5", here)
+    stack.until("two replicas", lambda: stack.get("deployment", "x-query")["spec"]["replicas"] == 2)
+    stack.kubectl(
+        "patch", "configmap", "x-hashrings", here, "-p", '{"data":{"hashrings.json":"[]"}}'
+    )
+    stack.until("the ring", lambda: stack.members() == [0, 1, 2])
+    events = stack.kubectl("get", "events", here, "--field-selector=reason=Drift")
+    assert "kubectl" in events
+    assert "spec.replicas" in events
+
+
+def test_a_missing_secret_is_named_and_nothing_changes(stack: Stack):
+    stack.apply()
+    stack.await_ready()
+    before = stack.get("deployment", "x-query")["metadata"]["generation"]
+    stack.patch(
+        {"query": {"secrets": [{"name": "certificates", "mountPath": "/etc/certificates"}]}}
+    )
+    condition = stack.await_condition("SpecValid", "False")
+    assert "certificates" in condition["message"]
+    assert stack.get("deployment", "x-query")["metadata"]["generation"] == before
+    stack.kubectl("create", "secret", "generic", "certificates", f"--namespace={stack.namespace}")
+    stack.await_ready()
+
+
+def test_a_rollout_that_stalls_stops_and_says_why(stack: Stack, kubelet: FakeKubelet):
+    """An image that cannot be pulled: one ingestor is lost to it, no other component changes."""
+    stack.apply(receive={"rings": [{"name": "default", "minReadySeconds": 1}]})
+    stack.await_ready()
+    kubelet.broken_images.add("thanostack/thanostack:9.9")
+    stack.patch({"version": "9.9"})
+    condition = stack.await_condition("Stalled", "True")
+    assert "ImagePullBackOff" in condition["message"]
+    images = {
+        name: stack.get("deployment", name)["spec"]["template"]["spec"]["containers"][0]["image"]
+        for name in ("x-receive", "x-query")
+    }
+    assert set(images.values()) == {"thanostack/thanostack:1.0"}
+    ready = [i for i in stack.items("pods") if "ingestor" in i["metadata"]["name"]]
+    assert sum(p["status"].get("phase") == "Running" for p in ready) == 2
+    stack.patch({"version": None})
+    stack.await_ready()
+    kubelet.broken_images.clear()
+    stack.patch({"version": "2.0"})
+    stack.await_ready()
+    assert stack.status()["version"] == "2.0"
+
+
+def test_two_stacks_in_one_namespace_keep_apart(stack: Stack):
+    other = Stack(stack.kubectl, stack.namespace, "y")
+    stack.apply()
+    other.apply(receive={"rings": [{"name": "default", "replicas": 4}]})
+    stack.await_ready()
+    other.await_ready()
+    other.delete()
+    assert stack.condition("Ready")["status"] == "True"
+    assert stack.members() == [0, 1, 2]
+    assert len(stack.items("pods")) == 7
+
+
+def test_flush_drains_every_ingestor_before_the_resource_goes(stack: Stack, kubelet: FakeKubelet):
+    stack.apply(deletionPolicy="Flush")
+    stack.await_ready()
+    kubelet.removed.clear()
+    stack.delete()
+    stack.until("no pods", lambda: not stack.items("pods"))
+    assert sorted(ingestors_gone(stack, kubelet)) == [(str(i), "drained") for i in range(3)]
+
+
+def test_keep_lets_the_resource_go_at_once(stack: Stack, process: OperatorProcess):
+    stack.apply(deletionPolicy="Keep")
+    stack.await_ready()
+    assert "finalizers" not in stack.get("thanosstack", "x")["metadata"]
+
+
+def test_paused_means_nothing_is_touched(stack: Stack):
+    stack.apply()
+    stack.await_ready()
+    stack.patch({"paused": True, "query": {"replicas": 3}})
+    stack.await_condition("Paused", "True")
+    time.sleep(2)
+    assert stack.get("deployment", "x-query")["spec"]["replicas"] == 2
+    stack.patch({"paused": False})
+    stack.until(
+        "three queriers", lambda: stack.get("deployment", "x-query")["spec"]["replicas"] == 3
+    )
+
+
+def test_a_second_operator_waits_and_takes_over(
+    stack: Stack, process: OperatorProcess, tmp_path: Path
+):
+    with operator(process.kubeconfig, tmp_path, "--identity=second") as second:
+        stack.apply()
+        stack.await_ready()
+        passes = until(
+            "its metrics", lambda: [metric(second, "thanostack_operator_reconciles_total")]
+        )
+        assert passes == [0]
+        process.stop()
+        stack.patch({"query": {"replicas": 3}})
+        stack.until(
+            "the second", lambda: stack.get("deployment", "x-query")["spec"]["replicas"] == 3
+        )
+        assert metric(second, "thanostack_operator_reconciles_total") > 0
+        process.start()
+        second.stop()
+    until("the first again", lambda: metric(process, "thanostack_operator_stacks") >= 1)
+
+
+def test_unknown_fields_are_refused(stack: Stack):
+    with pytest.raises(KubectlError, match=r"unknown field|not declared in schema"):
+        stack.apply(receive={"ring": []})
+
+
+def test_an_operator_without_rights_says_which_one_it_lacks(
+    api_server_with_controllers: ApiServer,
+    process: OperatorProcess,
+    tmp_path: Path,
+    kubectl: Kubectl,
+):
+    process.stop()  # the last test of all: the one with rights is in the way
+    namespace = new_namespace(kubectl)
+    here = f"--namespace={namespace}"
+    owned = "statefulsets.apps,deployments.apps,services,configmaps"
+    rules = [
+        ("thanosstacks.thanostack.io", "get,list,watch,patch"),
+        ("thanosstacks.thanostack.io/status", "get,patch"),
+        (owned, "get,list,watch,patch,create"),
+        ("poddisruptionbudgets.policy", "get,list,watch"),  # and not: create, patch
+        ("endpointslices.discovery.k8s.io,pods", "get,list,watch"),
+        ("leases.coordination.k8s.io", "get,create,update,patch"),
+        ("events", "create"),
+    ]
+    for number, (resources, verbs) in enumerate(rules):
+        kubectl("create", "role", f"r{number}", f"--verb={verbs}", f"--resource={resources}", here)
+        kubectl("create", "rolebinding", f"r{number}", f"--role=r{number}", "--user=narrow", here)
+    narrow = api_server_with_controllers.kubeconfig("narrow")
+    stack = Stack(kubectl, namespace)
+    with operator(narrow, tmp_path, f"--namespace={namespace}", f"--lease-namespace={namespace}"):
+        stack.apply(deletionPolicy="Keep")
+        stack.await_condition("Ready", "False")
+        stack.until(
+            "the refusal",
+            lambda: "cannot patch resource" in stack.condition("Stalled").get("message", ""),
+        )
+        assert "poddisruptionbudgets" in stack.condition("Stalled")["message"]
