@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -27,14 +28,21 @@ from typing import Any, TypeVar
 from thanostack.testing.go_programs import cache_folder
 
 T = TypeVar("T")
+# Tests seed the other source, and would get the same ports again.
+_SYSTEM_RANDOM = random.SystemRandom()
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def free_port() -> int:
-    """Return a loopback port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a loopback port nobody listens on.
+
+    Not one that the kernel hands out: before a server binds it, a connection may have it by then.
+    """
+    while True:
+        port = _SYSTEM_RANDOM.randrange(20_000, 30_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def until(what: str, claim: Callable[[], T], timeout_s: float = 120) -> T:
