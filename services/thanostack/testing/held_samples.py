@@ -93,6 +93,15 @@ def size(held: Held) -> int:
     return sum(map(len, held.values()))
 
 
+def n_missing(expected: Held, got: Held) -> int:
+    """Return how many samples of `expected` are not in `got`, or with other bits."""
+    return sum(
+        got.get(labels, {}).get(t) != pattern
+        for labels, samples in expected.items()
+        for t, pattern in samples.items()
+    )
+
+
 def missing(expected: Held, got: Held) -> list[str]:
     """Return a line for each series of which `got` lacks samples or has other values."""
     lines = []

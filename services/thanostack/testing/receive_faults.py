@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from thanostack.testing.held_samples import Held, missing, of_query, size, without
+from thanostack.testing.held_samples import Held, missing, n_missing, of_query, size, without
 from thanostack.testing.hostile_places import Link, SmallDisk, network_of_its_own, small_disk
 from thanostack.testing.processes import until
 from thanostack.testing.receive_cluster import Cluster, Node, Place, running_cluster
@@ -164,9 +164,9 @@ class Trial:
         held, lost = self._await_all(acknowledged)
         sent = self.senders.sent()
         invented = missing(held, sent)
-        tally.lost = _n_missing(acknowledged, held)
-        tally.readable = size(during) - _n_missing(during, held)
-        tally.invented = _n_missing(held, sent)
+        tally.lost = n_missing(acknowledged, held)
+        tally.readable = size(during) - n_missing(during, held)
+        tally.invented = n_missing(held, sent)
         tally.details += [f"lost {line}" for line in lost[:5]]
         tally.details += [f"invented {line}" for line in invented[:5]]
 
@@ -194,15 +194,6 @@ def _is_cut(write: Write, kills: Sequence[tuple[str, float, float]]) -> bool:
     return write.outcome == RESET and any(
         name == write.endpoint and write.begun_s <= ended_s and begun_s <= write.ended_s
         for name, begun_s, ended_s in kills
-    )
-
-
-def _n_missing(expected: Held, got: Held) -> int:
-    """Return how many samples of `expected` are not in `got`, or with other bits."""
-    return sum(
-        got.get(labels, {}).get(t) != pattern
-        for labels, samples in expected.items()
-        for t, pattern in samples.items()
     )
 
 

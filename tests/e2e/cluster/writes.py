@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import time
 import urllib.parse
 import urllib.request
@@ -19,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from thanostack.testing.held_samples import Held, bits, missing, size
+from thanostack.testing.held_samples import Held, bits, missing, n_missing, size
 from thanostack.testing.write_senders import (
     ACKNOWLEDGED,
     NO_ENDPOINT,
@@ -78,19 +77,6 @@ class Querier:
         return held
 
 
-class _Fixed(Service):
-    """A real Service: one address, behind which Kubernetes chooses."""
-
-    def __init__(self, address: tuple[str, int]) -> None:
-        super().__init__()
-        self._address = address
-
-    def connect(self) -> tuple[str, socket.socket]:
-        opened = socket.create_connection(self._address, _TIMEOUT_S)
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return "service", opened
-
-
 @dataclass
 class Tally:
     """What became of the writes of one phase.
@@ -144,8 +130,10 @@ class Writes:
 
     @classmethod
     def to(cls, routers: tuple[str, int], querier: Querier, run: int) -> Writes:
-        """Begin to write to a router Service."""
-        return cls(Senders(run, _Fixed(routers), n_series=6, pause_s=0.08), querier)
+        """Begin to write to a router Service: one address, behind which Kubernetes chooses."""
+        service = Service()
+        service.add("service", routers)
+        return cls(Senders(run, service, n_series=6, pause_s=0.08), querier)
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[Tally]:
@@ -205,17 +193,9 @@ class Writes:
             except OSError as error:
                 lost, lines = tally.samples, [repr(error)]
             else:
-                lost, lines = _lost(acknowledged, held), missing(acknowledged, held)
+                lost, lines = n_missing(acknowledged, held), missing(acknowledged, held)
             if not lost or time.monotonic() > deadline:
                 break
             time.sleep(1)
         tally.lost = lost
         tally.details += lines[:10]
-
-
-def _lost(acknowledged: Held, held: Held) -> int:
-    return sum(
-        held.get(labels, {}).get(t) != pattern
-        for labels, samples in acknowledged.items()
-        for t, pattern in samples.items()
-    )
