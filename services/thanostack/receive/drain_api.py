@@ -18,16 +18,25 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from thanostack.lib.foundation.errors import ThanostackError
-from thanostack.runtime.error_mapping import error_text, http_status, retry_after_s
-from thanostack.runtime.http_common import ASGI, JSON, Answer, Receive, Scope, Send, send_answer
+from thanostack.runtime.error_mapping import http_status
+from thanostack.runtime.http_common import (
+    ASGI,
+    JSON,
+    Answer,
+    Receive,
+    Scope,
+    Send,
+    error_answer,
+    failure_answer,
+    send_answer,
+)
 
 if TYPE_CHECKING:
     from thanostack.receive.drain import Drain
 
 PATH: Final = "/-/drain"
-_NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")
-_METHOD_NOT_ALLOWED: Final = Answer(
-    405, b"Method Not Allowed\n", headers=((b"allow", b"DELETE, GET, POST"), _NO_SNIFF)
+_METHOD_NOT_ALLOWED: Final = error_answer(
+    405, "Method Not Allowed", (b"allow", b"DELETE, GET, POST")
 )
 
 
@@ -47,7 +56,7 @@ class DrainPages:
         if scope["type"] != "http" or scope["path"] != PATH:
             await self._behind(scope, receive, send)
         elif isinstance(self._drain, str):
-            await send_answer(send, _text(404, self._drain))
+            await send_answer(send, error_answer(404, self._drain))
         else:
             await send_answer(send, await _answer(self._drain, scope["method"]))
 
@@ -61,13 +70,7 @@ async def _answer(drain: Drain, method: str) -> Answer:
         elif method != "GET":
             return _METHOD_NOT_ALLOWED
     except ThanostackError as error:
-        seconds = retry_after_s(error)
-        retry = () if seconds is None else ((b"retry-after", b"%d" % seconds),)
-        return _text(http_status(error), error_text(error), *retry)
+        return failure_answer(http_status(error), error)
     # In a thread: there may be thousands of tenants.
     body = await asyncio.to_thread(lambda: orjson.dumps(drain.status()))
     return Answer(202 if method == "POST" else 200, body, JSON)
-
-
-def _text(status: int, text: str, *headers: tuple[bytes, bytes]) -> Answer:
-    return Answer(status, f"{text}\n".encode(errors="replace"), headers=(_NO_SNIFF, *headers))

@@ -63,7 +63,7 @@ from thanostack.receive.request_body import (
 from thanostack.receive.service import INLINE_BYTES_MAX, Outcome
 from thanostack.receive.write_gate import Turn
 from thanostack.receive.write_pace import WritePace
-from thanostack.runtime.error_mapping import error_text, remote_write_status, retry_after_s
+from thanostack.runtime.error_mapping import remote_write_status
 from thanostack.runtime.http_common import (
     ASGI,
     CLIENT_CERTIFICATE,
@@ -71,6 +71,7 @@ from thanostack.runtime.http_common import (
     Receive,
     Scope,
     Send,
+    failure_answer,
     send_answer,
 )
 from thanostack.runtime.logs import Logger
@@ -82,7 +83,6 @@ _METHOD_NOT_ALLOWED: Final = Answer(
     405, b"Method Not Allowed\n", headers=((b"allow", b"OPTIONS, POST"),)
 )
 _REPLICA_DIGITS_MAX: Final = 19
-_NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")
 
 
 @dataclass(frozen=True)
@@ -389,8 +389,4 @@ def _written_headers(outcome: Outcome) -> tuple[tuple[bytes, bytes], ...]:
 def failure_of(error: Exception, version: Version) -> Answer:
     """Return the answer to a request that could not be carried out, or not wholly."""
     status = 415 if isinstance(error, UnsupportedMedia) else remote_write_status(error, version)
-    headers: tuple[tuple[bytes, bytes], ...] = (_NO_SNIFF,)
-    seconds = retry_after_s(error)
-    if seconds is not None:
-        headers += ((b"retry-after", b"%d" % seconds),)
-    return Answer(status, error_text(error).encode(errors="replace") + b"\n", headers=headers)
+    return failure_answer(status, error)

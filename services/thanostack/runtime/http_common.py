@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 
+from thanostack.runtime.error_mapping import error_text, retry_after_s
 from thanostack.runtime.metrics import exposition
 from thanostack.runtime.probes import Probes
 
@@ -28,6 +29,7 @@ ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 TEXT = b"text/plain; charset=utf-8"
 JSON = b"application/json"
+_NO_SNIFF = (b"x-content-type-options", b"nosniff")
 CLIENT_CERTIFICATE = "thanostack.client_certificate"
 """Key of a request's scope: the client's verified certificate, DER, or None; only over TLS."""
 
@@ -63,11 +65,19 @@ async def send_answer(send: Send, answer: Answer) -> None:
     await send({"type": "http.response.body", "body": answer.body})
 
 
-_METHOD_NOT_ALLOWED: Final = Answer(
-    405,
-    b"Method Not Allowed\n",
-    headers=((b"allow", b"GET"), (b"x-content-type-options", b"nosniff")),
-)
+def error_answer(status: int, text: str, *headers: tuple[bytes, bytes]) -> Answer:
+    """Return an error as Go's servers give one: a line of text that is not to be sniffed at."""
+    return Answer(status, f"{text}\n".encode(errors="replace"), headers=(*headers, _NO_SNIFF))
+
+
+def failure_answer(status: int, error: Exception) -> Answer:
+    """Return what is said of an error, and when to come back where that helps."""
+    seconds = retry_after_s(error)
+    retry = () if seconds is None else ((b"retry-after", b"%d" % seconds),)
+    return error_answer(status, error_text(error), *retry)
+
+
+_METHOD_NOT_ALLOWED: Final = error_answer(405, "Method Not Allowed", (b"allow", b"GET"))
 
 
 class CommonPages:

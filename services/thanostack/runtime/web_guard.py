@@ -24,7 +24,16 @@ from collections.abc import Callable
 from typing import Final
 
 from thanostack.lib.foundation.clock import Clock
-from thanostack.runtime.http_common import ASGI, Answer, Message, Receive, Scope, Send, send_answer
+from thanostack.runtime.http_common import (
+    ASGI,
+    Answer,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    error_answer,
+    send_answer,
+)
 from thanostack.runtime.web_config import WebConfig
 
 PASSWORDS_KEPT: Final = 100
@@ -32,12 +41,10 @@ WAITING_MAX: Final = 32
 # Upstream: the hash of "fakepassword", which unknown users are compared with.
 _NOBODY: Final = b"$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi"
 _PASSWORD_BYTES: Final = 72
-_NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")
-_UNAUTHORIZED: Final = Answer(
-    401, b"Unauthorized\n", headers=((b"www-authenticate", b"Basic"), _NO_SNIFF)
-)
-_TOO_MANY: Final = Answer(429, b"Too Many Requests\n", headers=((b"retry-after", b"1"), _NO_SNIFF))
-_BUSY: Final = Answer(503, b"Service Unavailable\n", headers=((b"retry-after", b"1"), _NO_SNIFF))
+_RETRY: Final = (b"retry-after", b"1")
+_UNAUTHORIZED: Final = error_answer(401, "Unauthorized", (b"www-authenticate", b"Basic"))
+_TOO_MANY: Final = error_answer(429, "Too Many Requests", _RETRY)
+_BUSY: Final = error_answer(503, "Service Unavailable", _RETRY)
 
 
 class WebGuard:
