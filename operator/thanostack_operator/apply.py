@@ -14,7 +14,7 @@ from uuid import uuid4
 import aiohttp
 
 from .api.stack import GROUP, KIND, VERSION, ThanosStack
-from .kube import STACKS, ApiError, KubeClient
+from .kube import PODS, STACKS, ApiError, KubeClient
 from .manifests.names import FIELD_MANAGER, HASHRINGS_ANNOTATION, Object
 from .plan.outcome import Action, CancelDrain, Event, Plan, SetFinalizers, StartDrain, TouchPod
 from .pods import PodClient
@@ -105,7 +105,7 @@ async def _act(
     match action:
         case TouchPod(pod, value):
             touch = {"metadata": {"annotations": {HASHRINGS_ANNOTATION: value}}}
-            touched = kube.merge(("v1", "Pod"), stack.namespace, pod, touch)
+            touched = kube.merge(PODS, stack.namespace, pod, touch)
             await _try(failures, f"Pod/{pod}", touched)
         case StartDrain(pod) if pod in addresses:
             await _try(failures, f"Pod/{pod}", pods.start_drain(addresses[pod]))

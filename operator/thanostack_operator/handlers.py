@@ -11,18 +11,15 @@ from typing import Any
 import kopf
 
 from .api.stack import GROUP, PLURAL, VERSION
+from .kube import KINDS, WATCHED
 from .loop import Loops
 from .manifests.names import STACK_LABEL
 
-# A change of a child wakes its stack. Pods and endpoint slices carry the labels of their workload.
-WATCHED = (
-    ("apps", "v1", "deployments"),
-    ("apps", "v1", "statefulsets"),
-    ("discovery.k8s.io", "v1", "endpointslices"),
-    ("", "v1", "pods"),
-    ("", "v1", "services"),
-    ("", "v1", "configmaps"),
-    ("policy", "v1", "poddisruptionbudgets"),
+# As kopf has them: group, version, plural. A change of a child wakes its stack; pods and endpoint
+# slices carry the labels of their workload.
+_WATCHED = tuple(
+    (api_version.rpartition("/")[0], api_version.rpartition("/")[2], KINDS[api_version, kind])
+    for api_version, kind in WATCHED
 )
 
 
@@ -38,7 +35,7 @@ def register(loops: Loops) -> kopf.OperatorRegistry:
 
     kopf.on.login(registry=registry)(_login)
     kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)(stack_seen)
-    for group, version, plural in WATCHED:
+    for group, version, plural in _WATCHED:
         kopf.on.event(
             group, version, plural, registry=registry, labels={STACK_LABEL: kopf.PRESENT}
         )(child_seen)
@@ -60,7 +57,7 @@ def settings() -> kopf.OperatorSettings:
     # must not be the one that plans set.
     chosen.persistence.finalizer = f"{GROUP}/kopf"
     # Filtered and listed in pieces by the API server: other people's pods are many.
-    for resource in WATCHED:
+    for resource in _WATCHED:
         chosen.watching.label_selectors[resource] = STACK_LABEL
     chosen.watching.chunk_size = 500
     chosen.watching.server_timeout = 300

@@ -23,28 +23,34 @@ METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 STACKS = (f"{GROUP}/{VERSION}", KIND)
 SERVICE_MONITORS = ("monitoring.coreos.com/v1", "ServiceMonitor")
+DEPLOYMENTS = ("apps/v1", "Deployment")
+PODS = ("v1", "Pod")
+ENDPOINT_SLICES = ("discovery.k8s.io/v1", "EndpointSlice")
+LEASES = ("coordination.k8s.io/v1", "Lease")
 # What may be owned by a stack, in the order in which it is listed and pruned.
 OWNED = (
-    ("apps/v1", "Deployment"),
+    DEPLOYMENTS,
     ("apps/v1", "StatefulSet"),
     ("v1", "Service"),
     ("v1", "ConfigMap"),
     ("policy/v1", "PodDisruptionBudget"),
     SERVICE_MONITORS,
 )
+# What wakes a stack when it changes. Not every cluster knows ServiceMonitors.
+WATCHED = (*(kind for kind in OWNED if kind != SERVICE_MONITORS), PODS, ENDPOINT_SLICES)
 KINDS = {
     STACKS: PLURAL,
     SERVICE_MONITORS: "servicemonitors",
-    ("apps/v1", "Deployment"): "deployments",
+    DEPLOYMENTS: "deployments",
     ("apps/v1", "StatefulSet"): "statefulsets",
     ("v1", "Service"): "services",
     ("v1", "ConfigMap"): "configmaps",
     ("v1", "Secret"): "secrets",
-    ("v1", "Pod"): "pods",
+    PODS: "pods",
     ("v1", "Event"): "events",
     ("policy/v1", "PodDisruptionBudget"): "poddisruptionbudgets",
-    ("discovery.k8s.io/v1", "EndpointSlice"): "endpointslices",
-    ("coordination.k8s.io/v1", "Lease"): "leases",
+    ENDPOINT_SLICES: "endpointslices",
+    LEASES: "leases",
 }
 
 

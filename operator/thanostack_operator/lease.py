@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .kube import ApiError, KubeClient
+from .kube import LEASES, ApiError, KubeClient
 from .manifests.names import Object
 from .plan.observed import dig
 from .settings import LEASE_NAME
@@ -29,7 +29,6 @@ from .settings import LEASE_NAME
 LEASE_S = 15
 RENEW_S = 10
 RETRY_S = 2
-_LEASES = ("coordination.k8s.io/v1", "Lease")
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +86,10 @@ class Lease:
 
     async def _try_acquire(self) -> bool:
         try:
-            lease = await self.kube.get(_LEASES, self.namespace, self.name)
+            lease = await self.kube.get(LEASES, self.namespace, self.name)
             if lease is None:
                 await self.kube.create(self._new(), self.namespace)
-                lease = await self.kube.get(_LEASES, self.namespace, self.name) or {}
+                lease = await self.kube.get(LEASES, self.namespace, self.name) or {}
             self._look(lease)
             holder = dig(self._seen, "holderIdentity")
             expired = time.monotonic() - self._seen_at > LEASE_S
@@ -117,7 +116,7 @@ class Lease:
         except ApiError as error:
             if error.status != 409:
                 raise
-            self._look(await self.kube.get(_LEASES, self.namespace, self.name) or {})
+            self._look(await self.kube.get(LEASES, self.namespace, self.name) or {})
             if (holder := dig(self._seen, "holderIdentity")) != self.identity:
                 raise LeaseLost(f"{holder or 'nobody'} holds the lease now") from error
             await self._write({"renewTime": _now()})
@@ -130,13 +129,13 @@ class Lease:
 
     async def _write(self, spec: dict[str, Any]) -> None:
         body = {"metadata": {"resourceVersion": self._version}, "spec": spec}
-        lease = await self.kube.merge(_LEASES, self.namespace, self.name, body)
+        lease = await self.kube.merge(LEASES, self.namespace, self.name, body)
         self._look(lease)
 
     def _new(self) -> Object:
         return {
-            "apiVersion": _LEASES[0],
-            "kind": _LEASES[1],
+            "apiVersion": LEASES[0],
+            "kind": LEASES[1],
             "metadata": {"name": self.name},
             "spec": {},
         }

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from .api.pod import PodSettings
 from .api.stack import ThanosStack
-from .kube import OWNED, SERVICE_MONITORS, ApiError, KubeClient
+from .kube import ENDPOINT_SLICES, OWNED, PODS, SERVICE_MONITORS, ApiError, KubeClient
 from .manifests.names import (
     COMPONENT_LABEL,
     HASHRINGS_ANNOTATION,
@@ -46,8 +46,8 @@ async def observe(
     kinds = [kind for kind in OWNED if kind != SERVICE_MONITORS or monitors]
     *lists, slices, seen = await asyncio.gather(
         *(kube.list(kind, namespace, selector) for kind in kinds),
-        kube.list(("discovery.k8s.io/v1", "EndpointSlice"), namespace, selector),
-        kube.list(("v1", "Pod"), namespace, selector),
+        kube.list(ENDPOINT_SLICES, namespace, selector),
+        kube.list(PODS, namespace, selector),
     )
     ingestor_pods = [pod for pod in seen if dig(pod, "metadata", "labels", RING_LABEL)]
     routers, drains, missing = await asyncio.gather(

@@ -11,7 +11,7 @@ import datetime as dt
 import time
 from collections.abc import Sequence
 
-from .kube import STACKS, ApiError, KubeClient
+from .kube import DEPLOYMENTS, LEASES, STACKS, ApiError, KubeClient
 from .lease import LEASE_S
 from .manifests.names import FINALIZER
 from .plan.observed import dig
@@ -36,7 +36,7 @@ async def release(
         ApiError: if a request is refused, or the operator does not stop within `WAIT_MAX_S`.
     """
     if deployment:
-        await kube.merge(("apps/v1", "Deployment"), home, deployment, {"spec": {"replicas": 0}})
+        await kube.merge(DEPLOYMENTS, home, deployment, {"spec": {"replicas": 0}})
     await _wait_for_lease(kube, home, lease_name)
     released = 0
     for namespace in namespaces or (None,):
@@ -54,7 +54,7 @@ async def release(
 async def _wait_for_lease(kube: KubeClient, home: str, name: str) -> None:
     until = time.monotonic() + WAIT_MAX_S
     while time.monotonic() < until:
-        lease = await kube.get(("coordination.k8s.io/v1", "Lease"), home, name)
+        lease = await kube.get(LEASES, home, name)
         if not dig(lease, "spec", "holderIdentity") or _expired(dig(lease, "spec", "renewTime")):
             return
         await asyncio.sleep(POLL_S)

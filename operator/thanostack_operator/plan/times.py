@@ -7,20 +7,10 @@ goes on; one that no plan asks for is gone.
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-_UNITS_S = {
-    "y": 365 * 86400.0,
-    "w": 7 * 86400.0,
-    "d": 86400.0,
-    "h": 3600.0,
-    "m": 60.0,
-    "s": 1.0,
-    "ms": 0.001,
-}
-_PART = re.compile(r"([0-9]+)(ms|[ywdhms])")
+from thanostack_operator.manifests.args import duration_ms
 
 
 def timestamp(now: float) -> str:
@@ -39,7 +29,7 @@ def seconds(text: object) -> float | None:
 
 def duration_s(text: str) -> float:
     """Return the seconds of one of Prometheus's durations, such as `1h30m` or `0`."""
-    return sum(int(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))
+    return duration_ms(text) / 1000
 
 
 class Timers:

@@ -29,7 +29,7 @@ from aiohttp import web
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
-from thanostack_operator.kube import KINDS, ApiError, KubeClient
+from thanostack_operator.kube import KINDS, PODS, ApiError, KubeClient
 from thanostack_operator.manifests.hashrings import config_hash
 from thanostack_operator.manifests.names import (
     COMPONENT_LABEL,
@@ -54,7 +54,6 @@ KINDS |= {
     VOLUME: "persistentvolumes",
     CLASS: "storageclasses",
 }
-PODS = ("v1", "Pod")
 LOOK_EVERY_S = 0.1
 HEARTBEAT_S = 10.0
 CAPACITY = {"cpu": "1000", "memory": "1000Gi", "pods": "1000"}
