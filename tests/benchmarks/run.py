@@ -76,15 +76,20 @@ def run_memory() -> None:
 
 
 def run_replay() -> None:
-    """CPU seconds to replay the same log."""
-    load = Load(series=100_000, rounds=40, batch=5_000)
-    print("| server | CPU s of the replay | of a start on nothing | peak MiB | after it | series |")
-    print("|---|---|---|---|---|---|")
-    for cost in replay.measure(load):
-        print(
-            f"| {cost.server} | {cost.cpu_s:.2f} | {cost.empty_cpu_s:.2f} | "
-            f"{cost.peak_mib:.0f} | {cost.steady_mib:.0f} | {cost.series:,} |"
-        )
+    """CPU seconds to replay the same log, a short one and one of an hour."""
+    print(
+        "| samples a series | server | CPU s | peer / it | user | peer / it | peak MiB | after it |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for samples in (40, 240):
+        ours, peer = replay.measure(Load(series=100_000, rounds=samples, batch=5_000))
+        for cost in (ours, peer):
+            print(
+                f"| {samples} | {cost.server} | {cost.cpu_s:.2f} | {peer.cpu_s / cost.cpu_s:.1f} "
+                f"| {cost.user_s:.2f} | {peer.user_s / cost.user_s:.1f} | {cost.peak_mib:.0f} | "
+                f"{cost.steady_mib:.0f} |",
+                flush=True,
+            )
 
 
 def run_query() -> None:

@@ -122,8 +122,12 @@ class Server:
 
     def cpu_s(self) -> float:
         """Return the CPU seconds used so far, all threads."""
+        return sum(self.cpu_times_s())
+
+    def cpu_times_s(self) -> tuple[float, float]:
+        """Return the CPU seconds used so far by itself and by the system for it, all threads."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+        return int(fields[11]) / _TICKS, int(fields[12]) / _TICKS
 
     def memory_mib(self, key: str = "VmHWM") -> float:
         """Return the peak resident size, or with `VmRSS` the present one."""

@@ -395,12 +395,14 @@ def test_replay(entries, data):
     both.head.tables = both.tables._replace(closed=both.tables.closed[:2500])
     both.create([(encode_run({"a": str(i)}), 0) for i in range(4)])
     attach(both, data.draw(st.lists(st.tuples(st.integers(-1, 3), TIMES), max_size=2)))
-    keys, rows, known = np.zeros(64, np.uint64), np.zeros(64, np.int32), {}
+    keys, known = np.zeros(64, np.uint64), {}
+    table, expected = (keys, np.zeros(64, np.int32), np.zeros(64, np.int64)), (known, None, None)
     refs = np.array([ref for ref, _ in entries], np.uint64)
     targets = np.array([row for _, row in entries], np.int64)
+    lasts = both.tables.rows["last_t"][targets]
     counts = [
-        head_replay.replay_map_refs(keys, rows, refs, targets, len(entries)),
-        replay_reference.replay_map_refs(known, None, refs, targets, len(entries)),
+        module.replay_map_refs(*columns, refs, targets, lasts, len(entries))
+        for module, columns in ((head_replay, table), (replay_reference, expected))
     ]
     assert counts[0] == counts[1] == np.count_nonzero(keys)
     # More than are looked ahead at, and some of them again.
@@ -409,10 +411,11 @@ def test_replay(entries, data):
     columns = [np.array(c, k) for c, k in zip(zip(*logged, strict=True), "QqQ", strict=True)]
     first, mint = data.draw(st.integers(0, len(logged) - 1)), data.draw(st.integers(-50, 500))
     found = []
-    for module, table in ((head_replay, (keys, rows)), (replay_reference, (known, None))):
+    for module, found_in in ((head_replay, table), (replay_reference, expected)):
         outs = [columns[1].copy(), columns[2].copy(), np.zeros(len(logged), np.int32)]
         outcome = np.zeros(8, np.int64)
-        stop = module.replay_find_rows(*table, columns[0][first:], first, mint, *outs, outcome)
+        ends = [out[first:] for out in outs]
+        stop = first + module.replay_find_rows(*found_in, columns[0][first:], mint, *ends, outcome)
         found.append((stop, outcome.tolist(), [out[:stop].tolist() for out in outs], outs))
     assert found[1][:3] == found[0][:3]
     stop, *_, (times, bits, targets) = found[0]

@@ -46,16 +46,18 @@ def _ref_slot(ref_keys, ref):
     return slot
 
 
-@kernel(i64(U64_OUT, I32_OUT, U64, I64, i64))
-def replay_map_refs(ref_keys, ref_rows, refs, rows, count):
+@kernel(i64(U64_OUT, I32_OUT, I64_OUT, U64, I64, I64, i64))
+def replay_map_refs(ref_keys, ref_rows, ref_lasts, refs, rows, lasts, count):
     """Enter series references and their rows into the replay's hash table.
 
     Args:
         ref_keys: uint64[2^k], 0 = free; at most half full.
         ref_rows: int32[2^k].
+        ref_lasts: int64[2^k], ms.
         refs: uint64[count].
         rows: int64[count]; -1 is left out.
-        count: of both.
+        lasts: int64[count], ms; what the row has up to there, samples before it are skipped.
+        count: of all three.
 
     Returns:
         The number of references that were not there before.
@@ -69,31 +71,34 @@ def replay_map_refs(ref_keys, ref_rows, refs, rows, count):
             ref_keys[slot] = refs[k]
             new += 1
         ref_rows[slot] = np.int32(rows[k])
+        ref_lasts[slot] = lasts[k]
     return new
 
 
-@kernel(i64(U64, I32, U64, i64, i64, I64_OUT, U64_OUT, I32_OUT, I64_OUT))
-def replay_find_rows(ref_keys, ref_rows, refs, first, mint, timestamps, values, rows, outcome):
-    """Find the rows of logged samples and close the gaps of those that have none or are too old.
+@kernel(i64(U64, I32, I64, U64, i64, I64_OUT, U64_OUT, I32_OUT, I64_OUT))
+def replay_find_rows(ref_keys, ref_rows, ref_lasts, refs, mint, timestamps, values, rows, outcome):
+    """Find the rows of logged samples and close the gaps of those that are not needed.
+
+    Those are samples of unknown series, before mint, and before what closed chunks have: of a log
+    that reaches back far, most are.
 
     Args:
-        ref_keys, ref_rows: of `replay_map_refs`.
+        ref_keys, ref_rows, ref_lasts: of `replay_map_refs`.
         refs: uint64[count].
-        first: the samples are [first, first + count) of the columns.
         mint: the earliest timestamp kept, ms.
-        timestamps: int64[n], ms.
-        values: uint64[n].
+        timestamps: int64[n], ms; of the samples and of those kept.
+        values: uint64[n], likewise.
         rows: int32[n], written.
-        outcome: int64[8]; raised by OUT_OF_BOUNDS, UNKNOWN.
+        outcome: int64[8]; raised by OUT_OF_BOUNDS, UNKNOWN, DUPLICATE (a chunk has it).
 
     Returns:
-        Where the samples kept end.
+        How many samples are kept.
     """
     mask = np.int64(ref_keys.shape[0] - 1)
     slot = np.int64(0)
-    at = np.int64(first)
+    at = np.int64(0)
     for k in range(refs.shape[0]):
-        t = timestamps[first + k]
+        t = timestamps[k]
         if t < mint or t == NEVER:
             # First: a block has it, and its series may be gone from the log for that reason.
             outcome[OUT_OF_BOUNDS] += 1
@@ -106,10 +111,13 @@ def replay_find_rows(ref_keys, ref_rows, refs, first, mint, timestamps, values, 
         if ref == np.uint64(0) or ref_keys[slot] == np.uint64(0):
             outcome[UNKNOWN] += 1
             continue
+        if t < ref_lasts[slot]:
+            outcome[DUPLICATE] += 1
+            continue
         rows[at] = ref_rows[slot]
-        if at != first + k:
+        if at != k:
             timestamps[at] = t
-            values[at] = values[first + k]
+            values[at] = values[k]
         at += 1
     return at
 

@@ -150,8 +150,9 @@ class Replay:
         rows = self._head.create(columns.runs, columns.refs)
         others = columns.refs[self._head.refs(rows) != columns.refs]
         self.summary.aliases.update(others.tolist())
-        self.summary.series += self._refs.add(columns.refs, rows)
         self._attach(columns.refs, rows, known)
+        lasts = self._head.tables.rows["last_t"][rows]
+        self.summary.series += self._refs.add(columns.refs, rows, lasts)
 
     def _attach(self, refs: UInt64Array, rows: Int64Array, known: int) -> None:
         """Link chunks to rows, of which those below `known` may have samples already."""

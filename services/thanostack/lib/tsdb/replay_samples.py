@@ -28,17 +28,26 @@ _ROUNDS = 3
 
 
 class ReplayRefs:
-    """The rows of the log's series references; a reference may be a second one of its row."""
+    """The rows of the log's series references, and what closed chunks have of them.
+
+    A reference may be a second one of its row.
+    """
 
     def __init__(self) -> None:
         self.keys = np.zeros(1 << 12, np.uint64)
-        self.rows = np.zeros(1 << 12, np.int32)
+        self.rows, self.lasts = np.zeros(1 << 12, np.int32), np.zeros(1 << 12, np.int64)
         self._known = 0
 
-    def add(self, refs: UInt64Array, rows: Int64Array) -> int:
-        """Enter references and return how many were not there before."""
+    def add(self, refs: UInt64Array, rows: Int64Array, lasts: Int64Array) -> int:
+        """Enter references and return how many were not there before.
+
+        Args:
+            refs: uint64[S].
+            rows: int64[S].
+            lasts: int64[S], ms; the row's last timestamp so far.
+        """
         self._reserve(len(rows))
-        new = int(head_replay.replay_map_refs(self.keys, self.rows, refs, rows, len(rows)))
+        new = self._map(refs, rows, lasts)
         self._known += new
         return new
 
@@ -46,14 +55,18 @@ class ReplayRefs:
         needed = 2 * (self._known + coming)
         if needed <= len(self.keys):
             return
-        keys, rows = self.keys, self.rows
+        keys, rows, lasts = self.keys, self.rows, self.lasts
         size = 1 << needed.bit_length()
         self.keys, self.rows = np.zeros(size, np.uint64), np.zeros(size, np.int32)
+        self.lasts = np.zeros(size, np.int64)
         used = keys != 0
-        count = int(used.sum())
-        head_replay.replay_map_refs(
-            self.keys, self.rows, keys[used], rows[used].astype(np.int64), count
+        self._map(keys[used], rows[used].astype(np.int64), lasts[used])
+
+    def _map(self, refs: UInt64Array, rows: Int64Array, lasts: Int64Array) -> int:
+        new = head_replay.replay_map_refs(
+            self.keys, self.rows, self.lasts, refs, rows, lasts, len(refs)
         )
+        return int(new)
 
 
 class ReplaySamples:
@@ -110,9 +123,10 @@ class ReplaySamples:
         if not self._decoded:
             return
         refs = self._scratch.take("refs", np.uint64, self._decoded)
-        self._count = head_replay.replay_find_rows(
-            self._refs.keys, self._refs.rows, refs, self._count, self._mint,
-            self._timestamps, self._values.view(np.uint64), self._rows, self.outcome,
+        columns = (self._timestamps, self._values.view(np.uint64), self._rows)
+        self._count += head_replay.replay_find_rows(
+            self._refs.keys, self._refs.rows, self._refs.lasts, refs, self._mint,
+            *(column[self._count :] for column in columns), self.outcome,
         )  # fmt: skip
         self._decoded = 0
 

@@ -4,30 +4,32 @@ from thanostack.testing.reference.head_append import DUPLICATE, OUT_OF_BOUNDS, S
 from thanostack.testing.reference.head_model import NEVER
 
 
-def replay_map_refs(ref_keys, ref_rows, refs, rows, count):
-    """Enter references into `ref_keys`, a dictionary."""
-    del ref_rows
+def replay_map_refs(ref_keys, ref_rows, ref_lasts, refs, rows, lasts, count):
+    """Enter references into `ref_keys`, a dictionary of rows and their last timestamps."""
+    del ref_rows, ref_lasts
     before = len(ref_keys)
-    pairs = zip(refs[:count].tolist(), rows[:count].tolist(), strict=True)
-    ref_keys.update((ref, row) for ref, row in pairs if row >= 0 and ref)
+    entries = zip(*(column[:count].tolist() for column in (refs, rows, lasts)), strict=True)
+    ref_keys.update((ref, (row, last)) for ref, row, last in entries if row >= 0 and ref)
     return len(ref_keys) - before
 
 
-def replay_find_rows(ref_keys, ref_rows, refs, first, mint, timestamps, values, rows, outcome):
+def replay_find_rows(ref_keys, ref_rows, ref_lasts, refs, mint, timestamps, values, rows, outcome):
     """Move the samples that have a row and are not too old together."""
-    del ref_rows
+    del ref_rows, ref_lasts
     kept = []
     for k in range(len(refs)):
-        t, r = int(timestamps[first + k]), ref_keys.get(int(refs[k]))
+        t, found = int(timestamps[k]), ref_keys.get(int(refs[k]))
         if t < mint or t == NEVER:
             outcome[OUT_OF_BOUNDS] += 1
-        elif r is None:
+        elif found is None:
             outcome[UNKNOWN] += 1
+        elif t < found[1]:
+            outcome[DUPLICATE] += 1
         else:
-            kept.append((r, t, int(values[first + k])))
-    for at, sample in enumerate(kept, first):
+            kept.append((found[0], t, int(values[k])))
+    for at, sample in enumerate(kept):
         rows[at], timestamps[at], values[at] = sample
-    return first + len(kept)
+    return len(kept)
 
 
 def replay_order(rows, count, ends, order):
