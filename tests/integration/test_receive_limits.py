@@ -99,6 +99,13 @@ def start(tmp_path):
             receive.process.stderr.close()
 
 
+def put(file, text):
+    """Replace a file at once: a process that reads it finds the old text or the new one."""
+    unfinished = file.with_suffix(".tmp")
+    unfinished.write_text(text)
+    unfinished.replace(file)
+
+
 def series(first, stop):
     return [{"__name__": "m", "i": str(i)} for i in range(first, stop)]
 
@@ -106,7 +113,7 @@ def series(first, stop):
 def test_limits_hold_change_and_survive_nonsense(start, tmp_path):
     """413 and 429 as the file says; a new file holds within seconds, a bad one changes nothing."""
     limits = tmp_path / "limits.yaml"
-    limits.write_text("write: {default: {request: {series_limit: 3}, head_series_limit: 4}}")
+    put(limits, "write: {default: {request: {series_limit: 3}, head_series_limit: 4}}")
     flags = (f"--receive.limits-config-file={limits}", "--receive.limits-config-reload-timer=200ms")
     receive = start(*flags)
     assert receive.send(*series(0, 3)).status_code == 200
@@ -121,10 +128,10 @@ def test_limits_hold_change_and_survive_nonsense(start, tmp_path):
     limited = 'thanos_receive_head_series_limited_requests_total{tenant="default-tenant"}'
     assert receive.metric(limited) == 1
 
-    limits.write_text("write: {default: {request: {series_limit: three}}}")
+    put(limits, "write: {default: {request: {series_limit: three}}}")
     receive.wait("thanos_receive_limits_config_reload_err_total", 1)
     assert receive.send(*series(0, 5)).status_code == 413
-    limits.write_text("write: {tenants: {default-tenant: {request: {size_bytes_limit: 200}}}}")
+    put(limits, "write: {tenants: {default-tenant: {request: {size_bytes_limit: 200}}}}")
     receive.wait('thanos_receive_write_limits{limit="body_size",tenant="default-tenant"}', 200)
     assert receive.send(*series(3, 6)).status_code == 200
     assert receive.send(*series(3, 60)).text.startswith("write request too large: ")
@@ -138,7 +145,7 @@ def test_limits_hold_change_and_survive_nonsense(start, tmp_path):
 def test_overrides_and_relabeling(start, tmp_path):
     """Each tenant has what the overrides give it; every write goes through the rules."""
     overrides = tmp_path / "overrides.yaml"
-    overrides.write_text("tenants: {small: {head_series_limit: 1, label_names_limit: 3}}")
+    put(overrides, "tenants: {small: {head_series_limit: 1, label_names_limit: 3}}")
     rules = (
         "[{source_labels: [i], regex: '[5-9]', action: drop}, {regex: secret, action: labeldrop}]"
     )
@@ -159,10 +166,10 @@ def test_overrides_and_relabeling(start, tmp_path):
     assert (refused.status_code, "label_limit: 1" in refused.text) == (409, True)
     assert receive.send(wide).status_code == 200
     assert receive.send(*series(0, 2), tenant="small").status_code == 429
-    overrides.write_text("tenants: {small: {out_of_order_time_window: 1h}}")
+    put(overrides, "tenants: {small: {out_of_order_time_window: 1h}}")
     receive.wait("thanostack_receive_overrides_reload_err_total", 1)
     assert receive.send(*series(0, 2), tenant="small").status_code == 429
-    overrides.write_text("tenants: {small: {head_series_limit: 2}}")
+    put(overrides, "tenants: {small: {head_series_limit: 2}}")
     receive.wait('thanos_receive_head_series_limit{tenant="small"}', 2)
     assert receive.send(*series(0, 2), tenant="small").status_code == 200
     assert [entry["tenant"] for entry in receive.status(all_tenants="true")] == [
