@@ -40,6 +40,27 @@ def test_positions_are_line_and_column():
     )
 
 
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("count_over_time(sort(g)[1m:15s])", True),
+        ("count_over_time(sort(g)[1m:15s] @ 60)", True),
+        ("count_over_time(sort(g)[15s:15s])", False),
+        ("count_over_time(sort(g @ 60)[1m:15s])", False),
+        ("sort(g)", False),
+    ],
+)
+def test_sorting_is_in_vain_in_a_subquery_too(query, told):
+    """Upstream looks at the steps around the sorting, not at those of the whole query."""
+    assert told == any("sort is ineffective" in warning for warning in instant(query).warnings)
+
+
+def test_what_a_subquery_found_has_no_position():
+    """Upstream says 1:1 of it, wherever it stands."""
+    (info,) = instant("1 +\n  rate((g)[5m:1m])").infos
+    assert info.endswith('"g" (1:1)')
+
+
 def test_source_warnings_travel_with_the_result():
     assert instant("g").warnings == ("store a is away",)
 

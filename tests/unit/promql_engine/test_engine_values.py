@@ -128,3 +128,25 @@ def test_many_series_group_by_first_appearance():
     value = Engine().instant(parse_expr("sum by (g) (m)"), found, 0).value
     assert [str(i) for i in range(7)] == [value.labels.mapping(i)["g"] for i in range(7)]
     assert np.isclose(499_500.0, value.values.sum())
+
+
+def test_a_subquery_of_an_instant_query_ranks_each_of_its_steps():
+    """Of `m - 30 < 0` the largest is negated to be the smallest: the winner changes on the way."""
+    lead = "topk(1, (m{i='0'} - 30) or (20 - m{i='1'}))"
+    expected = {(("i", "0"),): 4.0, (("i", "1"),): 3.0}
+    assert expected == vector(f"count_over_time({lead}[61s:10s])")
+    value = instant(f"{lead}[61s:10s]")
+    assert isinstance(value, MatrixResult)
+    assert [3, 4] == sorted(len(value.series(row)[0]) for row in range(len(value)))
+
+
+@pytest.mark.parametrize("query", ["topk(2, m @ 60)", "sort_desc(m @ 60)"])
+def test_what_is_the_same_at_every_step_is_an_instant_of_its_own(query):
+    """Neither a ranking nor a warning on sorting takes it for a range of steps."""
+    result = Engine(EngineOptions()).range(
+        parse_expr(query, ALL), queryable(), 0, 60_000, 30_000, query=query
+    )
+    assert () == result.warnings
+    assert {(0, 30_000, 60_000)} == {
+        tuple(result.value.series(row)[0].tolist()) for row in range(len(result.value))
+    }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,6 +39,8 @@ class QueryContext:
         window: the steps of the query.
         deadline: checked between batches.
         points: values held now, as `samples_max` counts them.
+        is_range: whether what is evaluated now has more than one step: not so of what is the same
+            at every step of a range query, but of a subquery in an instant one.
     """
 
     options: EngineOptions
@@ -46,13 +50,21 @@ class QueryContext:
     annotations: Annotations = field(default_factory=Annotations)
     stats: QueryStats = field(default_factory=QueryStats)
     points: int = 0
+    is_range: bool = field(init=False)
     _met: dict[int, dict[int, int]] = field(default_factory=dict)
     _parameters: dict[int, ParameterRange] = field(default_factory=dict)
 
-    @property
-    def is_range(self) -> bool:
-        """Return whether the query has more than one step."""
-        return self.window.start != self.window.end
+    def __post_init__(self) -> None:
+        self.is_range = self.window.start != self.window.end
+
+    @contextmanager
+    def steps_of_its_own(self, *, is_range: bool) -> Iterator[None]:
+        """Evaluate a part of the query over other steps than those around it."""
+        around, self.is_range = self.is_range, is_range
+        try:
+            yield
+        finally:
+            self.is_range = around
 
     def hold(self, points: int) -> None:
         """Count values that now exist.

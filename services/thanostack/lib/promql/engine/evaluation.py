@@ -84,7 +84,8 @@ class Evaluation:
             case StepInvariant():
                 known = self._invariant_scalars.get(id(expr))
                 if known is None:
-                    known = float(self.scalar(expr.expr, self._one_step())[0])
+                    with self.context.steps_of_its_own(is_range=False):
+                        known = float(self.scalar(expr.expr, self._one_step())[0])
                     self._invariant_scalars[id(expr)] = known
                 return np.full(steps.count, known)
             case UnaryExpr():
@@ -175,7 +176,9 @@ class Evaluation:
     def _invariant(self, expr: StepInvariant, steps: Steps) -> StepMatrix:
         known = self._invariants.get(id(expr))
         if known is None:
-            known = self._invariants[id(expr)] = self.vector(expr.expr, self._one_step())
+            with self.context.steps_of_its_own(is_range=False):
+                known = self.vector(expr.expr, self._one_step())
+            self._invariants[id(expr)] = known
         return known.widened(steps.count)
 
     def _negated(self, matrix: StepMatrix, op: str) -> StepMatrix:

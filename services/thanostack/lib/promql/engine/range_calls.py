@@ -15,7 +15,14 @@ import numpy as np
 
 from thanostack.lib.foundation.errors import ExecutionFailed
 from thanostack.lib.model.label_runs import BoolArray, Float64Array, Int64Array
-from thanostack.lib.promql.ast import Call, Expr, MatrixSelector, SubqueryExpr, ValueType
+from thanostack.lib.promql.ast import (
+    Call,
+    Expr,
+    MatrixSelector,
+    Position,
+    SubqueryExpr,
+    ValueType,
+)
 from thanostack.lib.promql.engine.annotations import (
     invalid_quantile,
     possible_non_counter,
@@ -139,9 +146,11 @@ def evaluate_subquery(
     if grid.count <= 0:
         return StepMatrix.empty(0), grid
     inner = unwrapped(expr.expr)
-    if value_type(inner) is ValueType.SCALAR:
-        return evaluator.constant(evaluator.scalar(inner, grid)), grid
-    return evaluator.vector(inner, grid), grid
+    # Upstream: the grid's bounds count, not how many of its steps lie between them.
+    with evaluator.context.steps_of_its_own(is_range=start != times.last):
+        if value_type(inner) is ValueType.SCALAR:
+            return evaluator.constant(evaluator.scalar(inner, grid)), grid
+        return evaluator.vector(inner, grid), grid
 
 
 # What must be said about rows, once it is known which of them have values.
@@ -196,7 +205,10 @@ def _counter_observer(
     context: QueryContext, expr: Call, suspects: dict[int, str]
 ) -> Callable[[int, BoolArray], None]:
     said: set[str] = set()
-    position = expr.args[0].position
+    argument = expr.args[0]
+    # Upstream: what a subquery found is a selector without a position.
+    over_subquery = isinstance(bare_argument(argument), SubqueryExpr)
+    position = Position(0, 0) if over_subquery else argument.position
 
     def observe(first: int, present: BoolArray) -> None:
         for row in (np.flatnonzero(present.any(axis=1)) + first).tolist():
