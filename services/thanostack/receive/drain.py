@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from prometheus_client import CollectorRegistry, Gauge
 
 from thanostack.lib.foundation.errors import NotReady, SettingsInvalid, StorageUnwritable
+from thanostack.lib.tenancy.names import DRAIN_NOTE
 from thanostack.lib.tsdb.block_meta import sync_folder
 from thanostack.runtime.process import Process
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from thanostack.lib.tsdb.multi_tsdb import MultiTSDB
 
 DrainState = Literal["serving", "draining", "drained", "failed"]
-MARKER: Final = "thanostack-drain"
+MARKER: Final = DRAIN_NOTE
 """Name of the file, beside the tenants' folders, which are all that storage looks at."""
 REFUSAL: Final = "this receiver is being drained and takes no writes"
 
@@ -166,7 +167,7 @@ class Drain:
 def is_marked(folder: Path) -> bool:
     """Return whether the receiver of a data folder is to be drained."""
     try:
-        return (folder / MARKER).exists()
+        return (folder / MARKER).is_file()
     except OSError:
         return False  # opening the storage says what is wrong with the folder
 

@@ -152,6 +152,13 @@ async def test_a_start_goes_on_where_the_process_ended(tmp_path):
         life.write("a", ["1"], [1001])
 
 
+async def test_a_folder_of_that_name_is_no_marker(tmp_path):
+    """A tenant that an earlier release let be called so does not keep the next one from starting."""
+    (tmp_path / MARKER).mkdir()
+    async with Life(tmp_path, ENABLED).open() as life:
+        assert (await life.ask())["state"] == "serving"
+
+
 async def test_an_empty_node_is_drained_at_once(tmp_path):
     """With the marker the default tenant is not even made."""
     (tmp_path / MARKER).touch()

@@ -36,6 +36,7 @@ def test_a_name_of_a_folder_is_a_tenant(name):
         "a/",
         "/a",
         "lost+found",
+        "thanostack-drain",
         "x" * 256,
         "ä" * 128,
         "a\n",

@@ -15,7 +15,11 @@ from thanostack.lib.foundation.errors import InvalidTenant
 from thanostack.lib.foundation.ids import Tenant
 
 TENANT_BYTES_MAX: Final = 255
-_RESERVED: Final = frozenset({"", ".", "..", "lost+found"})
+DRAIN_NOTE: Final = "thanostack-drain"
+"""The file beside the folders of tenants that says that this receiver is to be drained."""
+
+# A tenant of the note's name would make the next start believe that it is drained.
+_RESERVED: Final = frozenset({"", ".", "..", "lost+found", DRAIN_NOTE})
 
 
 def checked_tenant(name: str) -> Tenant:
