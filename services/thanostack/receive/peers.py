@@ -5,8 +5,8 @@
                  └──more bytes than allowed──> UNAVAILABLE at once
 
     up ──UNAVAILABLE, or unreachable──> down ──pause──> probe ──answers──> up
-       └─a forward is given up,                 └───────┘ does not
-         nothing was heard meanwhile──> down ──probe at once
+       └─nothing was heard while                └───────┘ does not
+         forwards waited──> down, silent ──probe at once
 
 A peer that is down is not tried by forwards: connecting, and waiting for one who does not answer,
 happens beside them. But for a forward that a request depends on (`must_try`): a peer that is back
@@ -15,7 +15,11 @@ a bound, shortened at random so that routers do not come back all at once. A cha
 makes every peer be tried again.
 
 A peer whose host is gone does not refuse, it says nothing: only then is a forward that was given up
-a failure of the peer and not of the request.
+a failure of the peer and not of the request. It is *silent* even before, if it says nothing for
+SILENCE_S and does not answer a ping then. Whatever is sent to such a peer waits as long as it may,
+and so does the request behind it, in the way of requests of other rings. So a silent peer has
+TRIALS_MAX forwards at a time, those of the requests that depend on it; they find out when it is
+back. The others end with SILENT at once.
 
 Upstream counts each failure of calls that run at the same time, so that one lost connection makes
 five steps; here only a failure of a peer that was up is a step. Upstream's first forward after a
@@ -41,8 +45,14 @@ from thanostack.runtime.http2_client import CallEnd, OnEnd
 
 FIRST_BACKOFF_S: Final = 0.1
 NOT_TRIED: Final = CallEnd(GrpcCode.UNAVAILABLE, "not tried: it failed a moment ago")
+SILENT: Final = CallEnd(GrpcCode.UNAVAILABLE, "not tried: others wait for it in vain")
 SILENCE_S: Final = 1.0
-"""A peer that said nothing for so long, while a forward waited for it in vain, may be gone."""
+"""A peer that said nothing for so long, while forwards waited for it, may be gone."""
+ANSWER_S: Final = 1.0
+"""For a ping, of a peer that may be gone: one whose disk or CPU is slow has the time for that."""
+SLOW_S: Final = 5.0
+"""How long a peer that answers pings and nothing else is not asked again."""
+TRIALS_MAX: Final = 4
 INGESTOR: Final = "IngestorOnly"
 
 
@@ -61,6 +71,9 @@ class Channel(Protocol):
 
     async def probe(self) -> str:
         """Return why the peer cannot be reached; empty if it answers."""
+
+    async def is_answering(self, timeout_s: float) -> bool:
+        """Return whether the peer says anything in time; calls go on in any case."""
 
     async def close(self) -> None:
         """Take no further calls, and close when the open ones have ended."""
@@ -172,8 +185,10 @@ class Peer:
         self._queue: deque[Forward] = deque()
         self._n_running = 0
         self._idle = asyncio.Event()
-        self._heard_s = float("-inf")
+        self._heard_s = self._busy_since_s = float("-inf")
         self._revival: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._is_silent = False
         self.joins_replicas = False
         """Whether it said that it stores whatever it is sent, whichever replica that is."""
         self.held_bytes = 0
@@ -194,6 +209,7 @@ class Peer:
             on_end: called once, perhaps before this returns.
             is_replication: whether this router made the replica that it carries.
             must_try: whether it is sent even if the peer is down; else it ends with NOT_TRIED then.
+                If the peer is silent, it ends with SILENT unless it is one of a few.
         """
         forward = Forward(
             message, on_end, is_replication=is_replication, must_try=must_try,
@@ -201,6 +217,8 @@ class Peer:
         )  # fmt: skip
         if self.is_down and not must_try:
             self._refuse(forward, NOT_TRIED)
+        elif self._is_silent and not self._has_trial_left:
+            self._refuse(forward, SILENT)
         elif self.held_bytes + len(message) > self._options.queue_bytes_max and self.held_bytes:
             self._refuse(forward, CallEnd(GrpcCode.UNAVAILABLE, "too many bytes wait for it"))
         else:
@@ -215,6 +233,8 @@ class Peer:
         self._notice_idle()
         await self._idle.wait()
         self._stop_revival()
+        if self._watch is not None:
+            self._watch.cancel()
         await self._channel.close()
 
     def try_anew(self) -> None:
@@ -223,6 +243,7 @@ class Peer:
         self._stop_revival()
 
     def _stop_revival(self) -> None:
+        self._is_silent = False
         if self._revival is not None:
             self._revival.cancel()
             self._revival = None
@@ -230,6 +251,12 @@ class Peer:
     def _go_down(self, pause_s: float) -> None:
         if self._revival is None:
             self._revival = asyncio.ensure_future(self._revive(pause_s))
+        self._drop_queued()
+
+    def _go_silent(self) -> None:
+        if not self._is_silent:
+            self._is_silent = True
+            self._go_down(0)
 
     async def _revive(self, pause_s: float) -> None:
         """Look for it until it is there again."""
@@ -241,7 +268,21 @@ class Peer:
                 pause_s = self._backoff.pause_s() if failure else 0.0
         finally:
             if self._revival is asyncio.current_task():
-                self._revival = None
+                self._revival, self._is_silent = None, False
+
+    async def _watch_out(self) -> None:
+        """Notice that it is silent, before all that waits for it is given up."""
+        try:
+            while self._n_running and not self._is_silent:
+                silent_s = self._clock.monotonic_s() - max(self._heard_s, self._busy_since_s)
+                if silent_s < SILENCE_S:
+                    await asyncio.sleep(SILENCE_S - silent_s)
+                elif await self._channel.is_answering(ANSWER_S):
+                    await asyncio.sleep(SLOW_S)
+                elif self._heard_s < self._clock.monotonic_s() - SILENCE_S:
+                    self._go_silent()
+        finally:
+            self._watch = None
 
     def _notice_idle(self) -> None:
         if not self._queue and not self._n_running:
@@ -251,24 +292,36 @@ class Peer:
         forward.is_over = True
         forward.on_end(end)
 
-    def _drop(self, forward: Forward) -> None:
-        self.held_bytes -= len(forward.message)
-        if not forward.is_over:
-            self._refuse(forward, NOT_TRIED)
+    @property
+    def _has_trial_left(self) -> bool:
+        return self._n_running + len(self._queue) < TRIALS_MAX
+
+    def _drop_queued(self) -> None:
+        """Tell those that wait that it is down, but for those that are sent all the same."""
+        queued, self._queue = self._queue, deque()
+        for forward in queued:
+            if forward.must_try and (not self._is_silent or self._has_trial_left):
+                self._queue.append(forward)
+                continue
+            self.held_bytes -= len(forward.message)
+            if not forward.is_over:
+                self._refuse(forward, SILENT if forward.must_try else NOT_TRIED)
 
     def _begin_next(self) -> None:
         while self._queue and self._n_running < self._options.workers:
             forward = self._queue.popleft()
             if forward.is_over:
                 self.held_bytes -= len(forward.message)
-            elif self.is_down and not forward.must_try:
-                self._drop(forward)
             else:
                 self._begin(forward)
 
     def _begin(self, forward: Forward) -> None:
-        self._n_running += 1
         forward.begun_s = self._clock.monotonic_s()
+        if not self._n_running:
+            self._busy_since_s = forward.begun_s
+        self._n_running += 1
+        if self._watch is None:
+            self._watch = asyncio.ensure_future(self._watch_out())
         self._delay.observe(forward.begun_s - forward.queued_s)
         self._calls.started()
         call = self._channel.call(forward.message, lambda end: self._ended(forward, end))
@@ -284,12 +337,12 @@ class Peer:
         self._calls.ended(end.code, now_s - forward.begun_s)
         if forward.is_given_up:
             if self._heard_s < max(forward.begun_s, now_s - SILENCE_S):
-                self._go_down(0)
+                self._go_silent()
         elif end.code is GrpcCode.UNAVAILABLE:
             if self._revival is None:
                 self._go_down(self._backoff.pause_s())
         else:
-            self._heard_s = now_s
+            self._heard_s, self._is_silent = now_s, False
             if end.code is GrpcCode.OK:
                 self.try_anew()
         self._metrics.count(end.code, is_replication=forward.is_replication)

@@ -124,23 +124,22 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     async def is_answering(self, timeout_s: float) -> bool:
-        """Return whether the peer answers a ping in time; one caller at a time."""
-        pong: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._pong = pong
+        """Return whether the peer answers a ping in time."""
+        if self._pong is None:
+            self._pong = asyncio.get_running_loop().create_future()
         if not self.machine.awaits_pong:
             self.machine.ping()
             self.write()
         try:
             async with asyncio.timeout(timeout_s):
-                return await pong
+                return await asyncio.shield(self._pong)
         except TimeoutError:
             return False
-        finally:
-            self._pong = None
 
     def _answer_ping(self, is_alive: bool) -> None:
-        if self._pong is not None and not self._pong.done():
-            self._pong.set_result(is_alive)
+        pong, self._pong = self._pong, None
+        if pong is not None:
+            pong.set_result(is_alive)
 
     def _wait(self, delay_s: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(delay_s, self._keep_alive)
@@ -254,6 +253,21 @@ class UnaryChannel:
         text = f"no answer to a ping within {PROBE_TIMEOUT_S:g} s"
         connection.abort(text, may_repeat=False)
         return text
+
+    async def is_answering(self, timeout_s: float) -> bool:
+        """Return whether the peer says anything in time, be it that it wants no connection.
+
+        Unlike a probe it gives nothing up.
+        """
+        connection = self._connection
+        if connection is not None and connection.is_usable:
+            return await connection.is_answering(timeout_s) or not connection.is_usable
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.shield(self._dial_now())
+        except TimeoutError:
+            return False
+        return True
 
     async def close(self) -> None:
         """Take no further calls, and close the connection when the open ones have ended."""

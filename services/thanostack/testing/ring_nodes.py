@@ -77,6 +77,11 @@ class Node:
         is_there = self.says is not None and self.says.code is not GrpcCode.UNAVAILABLE
         return "" if is_there else "no answer"
 
+    async def is_answering(self, timeout_s: float) -> bool:
+        """Answer unless it is silent; at once in any case."""
+        del timeout_s
+        return self.says is not None
+
     async def close(self) -> None:
         """Do nothing."""
 

@@ -9,7 +9,16 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from thanostack.lib.foundation.clock import ManualClock
-from thanostack.receive.peers import NOT_TRIED, Backoff, Peer, PeerOptions, Peers
+from thanostack.receive import peers
+from thanostack.receive.peers import (
+    NOT_TRIED,
+    SILENT,
+    TRIALS_MAX,
+    Backoff,
+    Peer,
+    PeerOptions,
+    Peers,
+)
 from thanostack.receive.routing_metrics import RoutingMetrics
 from thanostack.runtime.error_mapping import GrpcCode
 from thanostack.runtime.grpc_metrics import GrpcMetrics
@@ -32,6 +41,7 @@ class Channel:
     def __init__(self):
         self.calls, self.is_closed = [], False
         self.probes, self.answers = 0, asyncio.Event()
+        self.pings, self.pongs = 0, True
 
     def call(self, message, on_end):
         self.calls.append(OpenCall(message, on_end))
@@ -40,6 +50,10 @@ class Channel:
     async def probe(self):
         self.probes += 1
         return "" if self.answers.is_set() else "no answer"
+
+    async def is_answering(self, timeout_s):
+        self.pings += 1
+        return self.pongs
 
     async def close(self):
         self.is_closed = True
@@ -65,8 +79,8 @@ class Cluster:
         self.channels.setdefault(address, []).append(Channel())
         return self.channels[address][-1]
 
-    def forward(self, text, address="a:1"):
-        return self.peers.of(address).forward(memoryview(text), self.ends.append)
+    def forward(self, text, address="a:1", **how):
+        return self.peers.of(address).forward(memoryview(text), self.ends.append, **how)
 
     def calls(self, address="a:1"):
         return self.channels[address][-1].calls
@@ -132,8 +146,8 @@ async def test_an_unavailable_peer_is_left_alone_until_it_answers_a_probe(cluste
         cluster.forward(text)
     cluster.calls()[0].on_end(DOWN)
     assert [end.text for end in cluster.ends] == [
-        "refused",
         "not tried: it failed a moment ago",
+        "refused",
     ]
     channel, peer = cluster.channels["a:1"][0], cluster.peers.of("a:1")
     assert channel.probes == 0
@@ -155,10 +169,95 @@ async def test_a_peer_that_says_nothing_is_down_after_the_first_forward_in_vain(
     running.cancel(late)
     channel, peer = cluster.channels["a:1"][0], cluster.peers.of("a:1")
     assert peer.is_down
-    assert [end.code for end in cluster.ends] == [late.code, GrpcCode.UNAVAILABLE]
+    assert [end.code for end in cluster.ends] == [GrpcCode.UNAVAILABLE, late.code]
     await until(lambda: channel.probes == 1)
     channel.answers.set()
     await until(lambda: not peer.is_down)
+
+
+async def test_a_silent_peer_has_a_few_forwards_at_a_time(cluster):
+    """Those that depend on it, and no others; the first answer ends that."""
+    running = cluster.forward(b"0")
+    cluster.clock.advance(5000)
+    running.cancel(CallEnd(GrpcCode.DEADLINE_EXCEEDED))
+    del cluster.ends[:]
+    for _ in range(TRIALS_MAX + 10):
+        cluster.forward(b"1", must_try=True)
+    cluster.forward(b"2")
+    assert cluster.ends == [SILENT] * 10 + [NOT_TRIED]
+    cluster.calls()[1].on_end(CallEnd(GrpcCode.DEADLINE_EXCEEDED, "said by the peer"))
+    for _ in range(10):
+        cluster.forward(b"3", must_try=True)
+    assert SILENT not in cluster.ends[11:]
+    cluster.calls()[2].on_end(OK_END)
+    cluster.forward(b"4")
+    assert NOT_TRIED not in cluster.ends[11:]
+
+
+async def test_a_trial_that_ends_makes_room_for_another(cluster):
+    """As long as nothing was heard."""
+    cluster.forward(b"0")
+    cluster.clock.advance(5000)
+    cluster.peers.of("a:1").forward(memoryview(b"1"), lambda _: None).cancel(DOWN)
+    cluster.forward(b"0").cancel(CallEnd(GrpcCode.DEADLINE_EXCEEDED))
+    del cluster.ends[:]
+    for _ in range(TRIALS_MAX + 1):
+        cluster.forward(b"1", must_try=True)
+    assert cluster.ends.count(SILENT) == 2
+    cluster.calls()[0].on_end(DOWN)
+    cluster.forward(b"2", must_try=True)
+    assert cluster.ends.count(SILENT) == 2
+
+
+async def test_a_silent_peer_is_noticed_before_forwards_are_given_up(cluster, monkeypatch):
+    """It is asked when nothing was heard for a while; what waits is told, but for the trials."""
+    monkeypatch.setattr(peers, "SILENCE_S", 0.05)
+    cluster.clock.advance(1000)
+    for _ in range(2):
+        cluster.forward(b"1")
+    for _ in range(6):
+        cluster.forward(b"2")
+    for _ in range(6):
+        cluster.forward(b"3", must_try=True)
+    channel, peer = cluster.channels["a:1"][0], cluster.peers.of("a:1")
+    channel.pongs = False
+    await asyncio.sleep(0.1)
+    assert not peer.is_down
+    cluster.clock.advance(60)
+    await until(lambda: peer.is_down)
+    assert cluster.ends == [NOT_TRIED] * 6 + [SILENT] * (6 - (TRIALS_MAX - 2))
+    assert channel.pings == 1
+
+
+async def test_a_slow_peer_is_not_silent(cluster, monkeypatch):
+    """It answers the ping: what waits for it goes on waiting, and it is left in peace."""
+    monkeypatch.setattr(peers, "SILENCE_S", 0.02)
+    cluster.clock.advance(1000)
+    for _ in range(4):
+        cluster.forward(b"1")
+    cluster.clock.advance(60)
+    channel = cluster.channels["a:1"][0]
+    await until(lambda: channel.pings == 1)
+    await asyncio.sleep(0.1)
+    assert (channel.pings, cluster.peers.of("a:1").is_down, cluster.ends) == (1, False, [])
+
+
+async def test_a_peer_with_a_long_queue_goes_down_at_once(cluster):
+    """Each of those that wait may ask again when it is told, without end if nobody took care."""
+    again = []
+
+    def ended(end):
+        again.append(end)
+        if end is NOT_TRIED:
+            cluster.peers.of("a:1").forward(memoryview(b"2"), again.append, must_try=True)
+
+    for n in range(90):
+        cluster.peers.of("a:1").forward(memoryview(b"%d" % (n % 10)), ended)
+    cluster.calls()[0].on_end(DOWN)
+    assert again == [NOT_TRIED] * 88 + [DOWN]
+    for _ in range(88):
+        cluster.calls()[-1].on_end(OK_END)
+    assert again[-88:] == [OK_END] * 88
 
 
 async def test_a_peer_that_answers_others_meanwhile_is_up(cluster):

@@ -308,3 +308,37 @@ async def test_a_probe_in_vain_ends_the_calls_that_wait(monkeypatch: pytest.Monk
         assert [end.code for end in ends] == [GrpcCode.UNAVAILABLE]
         assert (await ask(channel, b"y")).code is GrpcCode.OK
         await channel.close()
+
+
+async def test_who_is_asked_whether_it_answers_loses_nothing() -> None:
+    """Silence is no answer, and its calls go on; a refusal is one, and so is the end."""
+    async with scripted(Peer()) as port:
+        channel = channel_to(port)
+        ends: list[CallEnd] = []
+        call = channel.call(memoryview(frame_message(b"x")), ends.append)
+        await channel.is_answering(5)
+        silent = [channel.is_answering(0.05) for _ in range(2)]
+        assert await asyncio.gather(*silent) == [False, False]
+        assert ends == []
+        call.cancel(CallEnd(GrpcCode.CANCELLED))
+        await channel.close()
+    assert await channel_to(port).is_answering(5)
+    async with scripted(Alive(ANSWER)) as port:
+        channel = channel_to(port)
+        assert await channel.is_answering(5)
+        assert await asyncio.gather(*(channel.is_answering(5) for _ in range(2))) == [True, True]
+        assert (await ask(channel, b"x")).code is GrpcCode.OK
+        await channel.close()
+
+
+async def test_a_connection_that_is_lost_is_no_silence() -> None:
+    """Whoever asks meanwhile hears of it at once."""
+    peer = Peer()
+    async with scripted(peer) as port:
+        channel = channel_to(port)
+        await channel.is_answering(5)
+        asking = asyncio.ensure_future(channel.is_answering(20))
+        await asyncio.sleep(0.05)
+        peer.transport.abort()
+        assert await asyncio.wait_for(asking, 5)
+        await channel.close()
