@@ -35,7 +35,7 @@ from .manifests.names import Object
 from .metrics import Metrics
 from .observe import observe
 from .plan.observed import dig
-from .plan.preview import preview
+from .plan.preview import REFUSED, preview
 from .pods import PodClient
 from .release import release
 from .settings import Settings, parse
@@ -126,7 +126,11 @@ def _read_file(settings: Settings) -> Object:
 
 
 async def _plan(settings: Settings) -> int:
-    """Print the diff and the order of steps for one resource; nothing is written."""
+    """Print the diff and the order of steps for one resource; nothing is written.
+
+    Returns:
+        1 if the spec is wrong and would not be acted on, whether anything changes or not else 0.
+    """
     async with _transports() as (client, pods):
         kube = KubeClient(client)
         body = await _as_it_would_be(_read_file(settings), kube, settings)
@@ -138,7 +142,7 @@ async def _plan(settings: Settings) -> int:
         observed = await observe(stack, kube, pods, now=time.time(), failures={})
         lines = preview(stack, observed, operator_version=settings.default_version)
         print("\n".join(lines))
-    return 0
+    return int(lines[0] == REFUSED)
 
 
 async def _as_it_would_be(body: Object, kube: KubeClient, settings: Settings) -> Object:

@@ -87,6 +87,7 @@ class Cluster:
         broken_images: images that no kubelet can pull.
         silent: ingestors that do not answer, by pod.
         zones: of ingestors' nodes, by pod; those of others are empty.
+        service_monitors: whether it knows ServiceMonitors.
     """
 
     stack: ThanosStack
@@ -100,6 +101,7 @@ class Cluster:
     silent: set[str] = field(default_factory=set)
     zones: dict[str, str] = field(default_factory=dict)
     missing: frozenset[str] = frozenset()
+    service_monitors: bool = False
     _names: count[int] = field(default_factory=count)
 
     # What a user does.
@@ -135,6 +137,7 @@ class Cluster:
             ),
             drains={name: self._drain(name) for name in ingestors},
             missing=self.missing,
+            service_monitors=self.service_monitors,
         )
 
     def carry_out(self, plan: Plan) -> None:
@@ -161,7 +164,8 @@ class Cluster:
             copy["metadata"] |= {"uid": uid, "generation": 1}
         else:
             former = self.objects[live]
-            generation = former["metadata"]["generation"]
+            # Kubernetes counts those of workloads, not of Services and ConfigMaps.
+            generation = former["metadata"].get("generation", 0)
             generation += copy.get("spec") != former.get("spec")
             copy["metadata"] |= {"uid": live.uid, "generation": generation}
             copy["status"] = former.get("status", {})
@@ -345,7 +349,12 @@ class Cluster:
     @classmethod
     def of(cls, stack: ThanosStack, observed: Observed) -> Cluster:
         """Return a model of an observed cluster, its pods made of their workloads' templates."""
-        cluster = cls(stack, observed.now, objects=json_copy(observed.objects))
+        cluster = cls(
+            stack,
+            observed.now,
+            objects=json_copy(observed.objects),
+            service_monitors=observed.service_monitors,
+        )
         for ref in [ref for ref in cluster.objects if ref.kind in _WORKLOADS]:
             live = cluster.objects[ref]
             ring = dig(live, "metadata", "labels", RING_LABEL, default="")

@@ -21,6 +21,8 @@ from .planner import plan
 
 # Bound: hundreds of ingestors leave one by one, each in some ten ticks.
 ROUNDS_MAX = 5000
+REFUSED = "Nothing would be done:"
+"""First line where the spec is not acted on; the others say why."""
 _WIDTH_MAX = 100
 
 
@@ -36,7 +38,7 @@ def preview(stack: ThanosStack, observed: Observed, *, operator_version: str) ->
     lines = ["Changes now:", *(_indented(_changes(first, observed)) or ["  none"])]
     refused = [wait.reason for wait in first.waiting if wait.step == "act on the spec"]
     if refused:
-        return ["Nothing would be done:", *_indented(iter(refused))]
+        return [REFUSED, *_indented(iter(refused))]
     return [*lines, "", "Steps that follow:", *_steps(stack, observed, operator_version)]
 
 

@@ -20,6 +20,9 @@ from thanostack.testing.processes import free_port, until
 from thanostack_operator.plan.observed import dig
 
 VERSION = "1.0"
+OBJECTS = "deployments,statefulsets,services,configmaps,poddisruptionbudgets,pods"
+"""Kinds of what a stack is made of."""
+_REPORTED = ("resourceVersion", "managedFields")
 
 
 @dataclass
@@ -109,6 +112,18 @@ class Stack:
         """Return all objects of a kind that are the stack's."""
         selector = f"--selector=thanostack.io/stack={self.name}"
         return list(json.loads(self._run("get", kind, selector, "-o", "json"))["items"])
+
+    def objects(self) -> dict[str, Any]:
+        """Return all that the stack is made of, pods too, by kind and name.
+
+        Without what Kubernetes reports of it: equal as long as nobody writes or replaces anything.
+        """
+        found = {}
+        for item in self.items(OBJECTS):
+            metadata = {k: v for k, v in item["metadata"].items() if k not in _REPORTED}
+            rest = {k: v for k, v in item.items() if k != "status"}
+            found[f"{item['kind']} {metadata['name']}"] = rest | {"metadata": metadata}
+        return found
 
     def status(self) -> Any:
         """Return the status."""

@@ -52,6 +52,24 @@ def test_a_scale_down_goes_step_by_step():
     ]
 
 
+def test_only_workloads_need_a_generation():
+    """As the API server has it: it counts none of a ConfigMap or a Service."""
+    cluster = cluster_at_rest(**ring_spec(3))
+    for live in cluster.objects.values():
+        if live["kind"] in ("ConfigMap", "Service"):
+            del live["metadata"]["generation"]
+    change(cluster, **ring_spec(4))
+    assert "apply ConfigMap x-hashrings" in steps_of(cluster)
+
+
+def test_service_monitors_stay_where_they_are_known():
+    cluster = cluster_of(monitoring={"serviceMonitor": {"enabled": True}})
+    cluster.service_monitors = True
+    steps = steps_of(cluster)
+    assert "apply ServiceMonitor x-query" in steps
+    assert "delete ServiceMonitor x-query" not in steps
+
+
 def test_an_upgrade_names_fields_and_order():
     cluster = cluster_at_rest(version="v1")
     change(cluster, version="v2")
