@@ -88,7 +88,7 @@ async def _run(settings: Settings) -> int:
         async def reconcile() -> None:
             try:
                 await kopf.operator(
-                    registry=handlers.register(loops),
+                    registry=handlers.register(loops, stop),
                     settings=handlers.settings(),
                     namespaces=settings.namespaces,
                     clusterwide=not settings.namespaces,

@@ -6,6 +6,7 @@ that is deleted while no operator runs is not held back by one.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import kopf
@@ -23,8 +24,13 @@ _WATCHED = tuple(
 )
 
 
-def register(loops: Loops) -> kopf.OperatorRegistry:
-    """Return a registry whose handlers wake ``loops``."""
+def register(loops: Loops, stop: asyncio.Event) -> kopf.OperatorRegistry:
+    """Return a registry whose handlers wake ``loops``, and end them when kopf is told to end.
+
+    Args:
+        loops: of the stacks.
+        stop: kopf's flag, which it waits for itself even after a signal.
+    """
     registry = kopf.OperatorRegistry()
 
     async def stack_seen(namespace: str | None, name: str | None, **_: Any) -> None:
@@ -33,7 +39,13 @@ def register(loops: Loops) -> kopf.OperatorRegistry:
     async def child_seen(namespace: str | None, labels: Any, **_: Any) -> None:
         loops.wake(namespace or "", labels[STACK_LABEL])
 
+    async def ending(**_: Any) -> None:
+        # kopf waits 5 s for every task that was begun meanwhile, ours among them.
+        await loops.stop()
+        stop.set()
+
     kopf.on.login(registry=registry)(_login)
+    kopf.on.cleanup(registry=registry)(ending)
     kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)(stack_seen)
     for group, version, plural in _WATCHED:
         kopf.on.event(

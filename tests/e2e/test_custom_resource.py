@@ -7,6 +7,7 @@ import pytest
 import yaml
 from cluster.fixtures import new_namespace
 from cluster.kubectl import KubectlError
+from cluster.programs import monitoring_definitions
 
 from thanostack_operator.api.crd import FILE
 from thanostack_operator.api.reading import read_stack
@@ -35,10 +36,11 @@ def cases(*by):
 
 @pytest.fixture(scope="module")
 def kubectl(api_server):
-    """The administrator's, on a server that knows stacks."""
+    """The administrator's, on a server that knows stacks and what prometheus-operator reads."""
     found = api_server.kubectl()
-    found.apply((ROOT / FILE).read_text(encoding="utf-8"))
-    found("wait", "--for=condition=Established", "crd/thanosstacks.thanostack.io")
+    for path in (ROOT / FILE, *monitoring_definitions()):
+        found.apply(path.read_text(encoding="utf-8"))
+    found("wait", "--for=condition=Established", "crd", "--all")
     return found
 
 
@@ -111,5 +113,4 @@ def test_objects_of_examples_are_taken(kubectl, here, path):
     name = resource["metadata"]["name"]
     found = read_stack(kubectl.json("get", "tstk", name, here))
     for it in objects_at_rest(found):
-        if it["kind"] != "ServiceMonitor":
-            kubectl.apply(json.dumps(it), here, "--validate=strict")
+        kubectl.apply(json.dumps(it), here, "--validate=strict")

@@ -41,7 +41,7 @@ def other(folder, chart_images):
     with Cluster.start(folder, zone="zone-b") as other:
         add_project_images(other)
         tag_for_chart(other)
-        Release(other, "thanostack-system").install()
+        Release(other.kubectl, "thanostack-system").install()
         yield other
 
 
@@ -81,7 +81,7 @@ def test_an_upgrade_of_the_chart_keeps_stacks_as_they_are(other, other_stack, ot
         return pods, other_stack.get("thanosstack", "metrics")["metadata"]["uid"]
 
     before = identities()
-    release = Release(other, "thanostack-system")
+    release = Release(other.kubectl, "thanostack-system")
     (old,) = release.operator_pods()
     with other_writes.phase("upgrade of the chart") as tally:
         release.install(logLevel="debug")
@@ -126,7 +126,7 @@ def test_an_uninstallation_leaves_stacks_that_run_and_can_be_deleted(again, othe
     """The CRD, the stack, its pods and volumes stay; no finalizer waits for who is gone."""
     pods = {pod["metadata"]["uid"] for pod in other_stack.items("pods")}
     assert other_stack.get("thanosstack", "metrics")["metadata"]["finalizers"]
-    release = Release(again, "thanostack-system")
+    release = Release(again.kubectl, "thanostack-system")
     release.uninstall()
     assert release.operator_pods() == []
     assert {pod["metadata"]["uid"] for pod in other_stack.items("pods")} == pods

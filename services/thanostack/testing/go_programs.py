@@ -114,6 +114,17 @@ def build(program: GoProgram) -> Path:
     return path
 
 
+def module_folder(module: str, version: str) -> Path:
+    """Return the folder with a module's files, read-only, as the Go tool keeps them.
+
+    Raises:
+        GoUnavailable: if there is no Go.
+        subprocess.CalledProcessError: if there is no such version.
+    """
+    downloaded = _go_json(find_go(), "mod", "download", "-json", f"{module}@{version}")
+    return Path(downloaded["Dir"])
+
+
 def _build(program: GoProgram, work: Path) -> None:
     go, path = find_go(), program.path
     if program.source:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from thanostack.testing.go_programs import GoProgram, build
+from thanostack.testing.go_programs import GoProgram, build, module_folder
 
 _SOURCES = Path(__file__).parent / "go"
 _KUBERNETES = "v1.36.3"
 _CONTAINERD = "v2.1.4"
 _HELM = "v3.22.0"
+_PROMETHEUS_OPERATOR = "v0.85.0"
 _MINOR = _KUBERNETES.split(".")[1]
 
 
@@ -103,9 +104,17 @@ def build_all(programs: tuple[GoProgram, ...]) -> dict[str, Path]:
     return {program.name: build(program) for program in programs}
 
 
+def monitoring_definitions() -> list[Path]:
+    """Return the files that define ServiceMonitors and PrometheusRules, of prometheus-operator."""
+    module = "github.com/prometheus-operator/prometheus-operator"
+    folder = module_folder(module, _PROMETHEUS_OPERATOR) / "example" / "prometheus-operator-crd"
+    names = ("servicemonitors", "prometheusrules")
+    return [folder / f"monitoring.coreos.com_{name}.yaml" for name in names]
+
+
 def main() -> None:
-    """Build every missing program and print where each is."""
-    for path in build_all((*API_SERVER, *NODE, HELM)).values():
+    """Build every missing program and print where each is, and the definitions."""
+    for path in (*build_all((*API_SERVER, *NODE, HELM)).values(), *monitoring_definitions()):
         print(path)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from cluster.cluster import Cluster
 from cluster.given import GivenCluster
-from cluster.kubectl import Helm
+from cluster.kubectl import Helm, Kubectl
 from cluster.operators import Stack
 from cluster.programs import HELM
 from cluster.project import CHART
@@ -26,17 +26,17 @@ class Release:
     """The operator, as the chart installs it.
 
     Args:
-        cluster: where.
+        kubectl: the administrator's, of the cluster that it is in.
         namespace: of the operator.
     """
 
-    cluster: Cluster | GivenCluster
+    kubectl: Kubectl
     namespace: str
 
     @property
     def helm(self) -> Helm:
         """Return the administrator's helm."""
-        return Helm(build(HELM), self.cluster.kubeconfig)
+        return Helm(build(HELM), self.kubectl.kubeconfig)
 
     def install(self, **values: str) -> None:
         """Install the chart, or upgrade to it, and wait until the operator is ready."""
@@ -55,7 +55,7 @@ class Release:
         """Return the operator's pods."""
         selector = f"--selector=app.kubernetes.io/instance={RELEASE}"
         here = f"--namespace={self.namespace}"
-        return list(self.cluster.kubectl.json("get", "pods", selector, here)["items"])
+        return list(self.kubectl.json("get", "pods", selector, here)["items"])
 
     def kill_operator(self) -> None:
         """End the operator without giving it a moment, and let the next one lead at once."""
@@ -63,8 +63,8 @@ class Release:
         names = [f"pod/{pod['metadata']['name']}" for pod in self.operator_pods()]
         if names:
             now = ("--grace-period=0", "--force", "--wait=false", "--ignore-not-found")
-            self.cluster.kubectl("delete", *names, here, *now)
-        self.cluster.kubectl(
+            self.kubectl("delete", *names, here, *now)
+        self.kubectl(
             "patch", "lease", "thanostack-operator", here, "--type=merge",
             "-p", '{"spec":{"holderIdentity":null}}',
         )  # fmt: skip
@@ -73,7 +73,7 @@ class Release:
 @contextmanager
 def installed(cluster: Cluster | GivenCluster, namespace: str) -> Iterator[Release]:
     """Have the chart installed for the time of the block."""
-    release = Release(cluster, namespace)
+    release = Release(cluster.kubectl, namespace)
     release.install()
     try:
         yield release
