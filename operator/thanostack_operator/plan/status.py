@@ -62,6 +62,7 @@ def status_of(
     status: dict[str, Any] = {
         "observedGeneration": stack.generation,
         "version": _version(stack, findings),
+        "ingestors": _ingestors(findings.components),
         "conditions": conditions(stack, _claims(stack, observed, findings), observed.now),
         "components": [_component(component) for component in findings.components],
         "rings": _rings(stack, findings.step),
@@ -82,6 +83,11 @@ def _version(stack: ThanosStack, findings: Findings) -> str:
     if findings.version and not changing and all(c.exists for c in findings.components):
         return findings.version
     return str(dig(stack.status, "version", default=""))
+
+
+def _ingestors(components: Iterable[Component]) -> str:
+    rings = [component for component in components if component.kind == "StatefulSet"]
+    return f"{sum(ring.ready for ring in rings)}/{sum(ring.desired for ring in rings)}"
 
 
 def _component(component: Component) -> dict[str, Any]:

@@ -110,6 +110,18 @@ def test_routers_are_touched_once_with_what_is_published():
     assert missing == routers
 
 
+def test_the_ingestors_of_all_rings_are_counted():
+    """Those that leave are not: they are desired no more."""
+    rings = [{"name": "a", "replicas": 3, "tenants": ["a"]}, {"name": "b", "replicas": 4}]
+    cluster = settled(receive={"rings": rings})
+    assert cluster.stack.status["ingestors"] == "7/7"
+    cluster.crash("x-ingestor-a-1")
+    assert plan_of(cluster).status["ingestors"] == "6/7"
+    change(cluster, receive={"rings": [rings[0], rings[1] | {"replicas": 3}]})
+    assert plan_of(cluster).status["ingestors"] == "5/6"
+    assert plan_of(cluster_of()).status["ingestors"] == "0/3"
+
+
 def test_the_epoch_rises_by_one_a_change():
     cluster = settled(**ring_spec(3))
     change(cluster, **ring_spec(5))
