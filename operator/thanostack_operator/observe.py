@@ -22,6 +22,7 @@ from .manifests.names import (
     STACK_LABEL,
     Object,
 )
+from .manifests.stack_objects import object_keys
 from .plan.observed import Drain, Ingestor, Observed, Ref, Router, dig
 from .pods import PodClient
 
@@ -49,13 +50,18 @@ async def observe(
         kube.list(ENDPOINT_SLICES, namespace, selector),
         kube.list(PODS, namespace, selector),
     )
+    objects = {_ref(found): found for objects in lists for found in objects}
     ingestor_pods = [pod for pod in seen if dig(pod, "metadata", "labels", RING_LABEL)]
-    routers, drains, missing = await asyncio.gather(
-        _routers(seen, pods), _drains(stack, ingestor_pods, pods), _missing(stack, kube)
+    routers, drains, missing, namesakes = await asyncio.gather(
+        _routers(seen, pods),
+        _drains(stack, ingestor_pods, pods),
+        _missing(stack, kube),
+        _namesakes(stack, kube, objects, object_keys(stack, knows_service_monitors=monitors)),
     )
     return Observed(
         now=now,
-        objects={_ref(found): found for objects in lists for found in objects},
+        objects=objects,
+        namesakes=namesakes,
         ingestors=_ingestors(slices),
         pods=frozenset(pod["metadata"]["name"] for pod in ingestor_pods),
         pod_problems={
@@ -77,6 +83,25 @@ async def observe(
 def _ref(found: Object) -> Ref:
     metadata = found["metadata"]
     return Ref(found["apiVersion"], found["kind"], metadata["name"], metadata["uid"])
+
+
+async def _namesakes(
+    stack: ThanosStack,
+    kube: KubeClient,
+    objects: Iterable[Ref],
+    keys: Iterable[tuple[tuple[str, str], str]],
+) -> dict[Ref, Object]:
+    """Return what has a name of the stack's without its label, of each its metadata only."""
+    labelled = {((ref.api_version, ref.kind), ref.name) for ref in objects}
+    missing = sorted(set(keys) - labelled)
+    found = await asyncio.gather(
+        *(kube.get(kind, stack.namespace, name, metadata_only=True) for kind, name in missing)
+    )
+    return {
+        Ref(*kind, name, live["metadata"]["uid"]): live
+        for (kind, name), live in zip(missing, found, strict=True)
+        if live is not None
+    }
 
 
 def _ingestors(slices: Iterable[Object]) -> dict[str, tuple[Ingestor, ...]]:

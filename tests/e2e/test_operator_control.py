@@ -243,6 +243,44 @@ def test_two_stacks_in_one_namespace_keep_apart(stack: Stack):
     assert len(stack.items("pods")) == 7
 
 
+def test_an_object_of_somebody_else_is_left_alone(stack: Stack):
+    """The stack waits and says whose it is; given away by labels, the object is taken over."""
+    here = f"--namespace={stack.namespace}"
+    stack.kubectl("create", "service", "clusterip", "x-query", "--tcp=80:80", here)
+    before = stack.get("service", "x-query")
+    stack.apply()
+    condition = stack.await_condition("Stalled", "True")
+    assert condition["reason"] == "NameTaken"
+    assert "Service x-query is there already" in condition["message"]
+    assert "kubectl-create made it" in condition["message"]
+    time.sleep(1)
+    assert stack.get("service", "x-query") == before
+    assert stack.items("deployments,statefulsets,services,configmaps") == []
+    warnings = stack.kubectl("get", "events", here, "--field-selector=type=Warning")
+    assert "x-query" in warnings
+    command = condition["message"].partition("`kubectl ")[2].partition("`")[0]
+    stack.kubectl(*command.split())
+    stack.await_ready()
+    ports = stack.get("service", "x-query")["spec"]["ports"]
+    assert {10901, 10902} <= {port["port"] for port in ports}
+
+
+def test_of_two_stacks_that_want_one_name_the_first_has_it(stack: Stack):
+    """Ring `b-ingestor-c` of `a` and ring `c` of `a-ingestor-b`."""
+    first = Stack(stack.kubectl, stack.namespace, "a")
+    second = Stack(stack.kubectl, stack.namespace, "a-ingestor-b")
+    first.apply(receive={"rings": [{"name": "b-ingestor-c", "replicas": 3}]})
+    first.await_ready()
+    before = first.get("statefulset", "a-ingestor-b-ingestor-c")
+    second.apply(receive={"rings": [{"name": "c", "replicas": 4}]})
+    condition = second.await_condition("Stalled", "True")
+    assert "StatefulSet a-ingestor-b-ingestor-c" in condition["message"]
+    assert "ThanosStack a owns it" in condition["message"]
+    assert first.get("statefulset", "a-ingestor-b-ingestor-c")["spec"] == before["spec"]
+    assert second.items("deployments,statefulsets,services") == []
+    assert first.condition("Ready")["status"] == "True"
+
+
 def test_flush_drains_every_ingestor_before_the_resource_goes(stack: Stack, kubelet: FakeKubelet):
     stack.apply(deletionPolicy="Flush")
     stack.await_ready()

@@ -13,12 +13,27 @@ from collections.abc import Mapping, Sequence
 
 from thanostack_operator.api.stack import ThanosStack
 
+from .checks import problems
 from .hashrings import Member
 from .ingestors import ingestor_objects
 from .monitoring import service_monitors
 from .names import Object
 from .query import query_objects
 from .routers import hashrings_config_map, router_objects
+
+
+def object_keys(
+    stack: ThanosStack, *, knows_service_monitors: bool
+) -> set[tuple[tuple[str, str], str]]:
+    """Return (apiVersion, kind) and name of everything that a stack may be made of.
+
+    None of a stack that has problems: nothing is made of it.
+    """
+    if problems(stack):
+        return set()
+    rings = {ring.name: [Member(0, "")] for ring in stack.spec.receive.rings}
+    found = desired_objects(stack, "any", rings, {}, knows_service_monitors=knows_service_monitors)
+    return {((each["apiVersion"], each["kind"]), each["metadata"]["name"]) for each in found}
 
 
 def desired_objects(

@@ -24,6 +24,7 @@ from thanostack_operator.manifests.stack_objects import desired_objects
 
 from .comparison import Drift, differences, drifts, stamped
 from .observed import Observed, Ref, dig, items_of
+from .ownership import is_owned
 from .published import annotation_of
 from .ring import RingStep, knows_ring, lagging
 from .rollout import PROGRESS_DEADLINE_S, Rollouts, Rules, roll_out
@@ -130,7 +131,7 @@ def changes_of(
 def _compare(changes: Changes, targets: Targets, stack: ThanosStack, observed: Observed) -> None:
     """Find the targets that are missing or differ, and which of that is drift."""
     refs = {(ref.kind, ref.name): ref for ref in observed.objects}
-    applied = _applied_before(stack)
+    applied = _applied_before(stack) - {(ref.kind, ref.name) for ref in observed.namesakes}
     for key, target in targets.items():
         ref = refs.get(key)
         changes.owned.append(ref or Ref(target["apiVersion"], *key))
@@ -165,12 +166,6 @@ def _is_needed(stack: ThanosStack, ref: Ref, step: RingStep, *, in_use: bool) ->
     ):
         return True
     return ref.kind == "ConfigMap" and in_use
-
-
-def is_owned(stack: ThanosStack, live: Object) -> bool:
-    """Return whether an object is this stack's; a label alone anybody can write."""
-    owners = dig(live, "metadata", "ownerReferences", default=[])
-    return any(owner.get("uid") == stack.uid for owner in owners)
 
 
 def _applied_before(stack: ThanosStack) -> set[tuple[str, str]]:

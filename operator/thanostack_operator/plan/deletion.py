@@ -25,6 +25,7 @@ from thanostack_operator.manifests.names import (
 from .drains import Drains
 from .observed import Observed, Ref, dig
 from .outcome import Action, Event, SetFinalizers, Waiting
+from .ownership import is_owned
 from .scaling import ordinals_of
 from .times import Timers, duration_s
 
@@ -60,8 +61,9 @@ def delete(stack: ThanosStack, observed: Observed, timers: Timers) -> Deletion:
         return Deletion([release])
     if _took_no_write(stack, observed):
         return Deletion([release])
-    routers = [ref for ref in observed.objects
-               if (ref.kind, ref.name) == ("Deployment", receive_name(stack.name))]  # fmt: skip
+    routers = [ref for ref, live in observed.objects.items()
+               if (ref.kind, ref.name) == ("Deployment", receive_name(stack.name))
+               and is_owned(stack, live)]  # fmt: skip
     blocked = ""
     if routers or (observed.routers and timers.elapsed_s("routers end") < ROUTERS_END_S):
         blocked = f"{len(observed.routers)} routers still run"
@@ -86,7 +88,7 @@ def _ingestors(stack: ThanosStack, observed: Observed) -> list[tuple[str, float]
     expected: dict[str, set[int]] = {ring: set() for ring in (*timeouts, *observed.ingestors)}
     for ref, live in observed.objects.items():
         ring = dig(live, "metadata", "labels", RING_LABEL)
-        if ring is not None and ref.kind == "StatefulSet":
+        if ring is not None and ref.kind == "StatefulSet" and is_owned(stack, live):
             replicas = range(int(dig(live, "spec", "replicas", default=1)))
             expected.setdefault(ring, set()).update(replicas)
     return [

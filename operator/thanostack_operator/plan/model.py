@@ -25,11 +25,13 @@ from thanostack_operator.manifests.hashrings import config_hash
 from thanostack_operator.manifests.names import (
     HASHRINGS_KEY,
     RING_LABEL,
+    STACK_LABEL,
     Object,
     hashrings_name,
     ingestor_pod,
     receive_name,
 )
+from thanostack_operator.manifests.stack_objects import object_keys
 
 from .observed import Drain, DrainState, Ingestor, Observed, Ref, Router, dig
 from .outcome import Action, CancelDrain, Plan, SetFinalizers, StartDrain, TouchPod
@@ -115,9 +117,20 @@ class Cluster:
     def observe(self) -> Observed:
         """Return what there is, as `observe.py` would."""
         ingestors = {name: pod for name, pod in self.pods.items() if pod.ring}
+        labelled = {
+            ref: live
+            for ref, live in self.objects.items()
+            if dig(live, "metadata", "labels", STACK_LABEL) == self.stack.name
+        }
+        keys = object_keys(self.stack, knows_service_monitors=False)
         return Observed(
             now=self.now,
-            objects=dict(self.objects),
+            objects=labelled,
+            namesakes={
+                ref: live
+                for ref, live in self.objects.items()
+                if ref not in labelled and ((ref.api_version, ref.kind), ref.name) in keys
+            },
             ingestors=self._ingestors(ingestors),
             pods=frozenset(ingestors),
             pod_problems={

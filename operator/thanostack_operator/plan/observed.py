@@ -74,6 +74,7 @@ class Observed:
     Args:
         now: seconds since the epoch.
         objects: the live objects that carry the stack's label, by reference.
+        namesakes: the live objects that have a name of the stack's and not its label.
         ingestors: by ring name, whatever the ordinals; rings that left the spec included.
         pods: names of the ingestor pods that exist, terminating ones included.
         pod_problems: why pods of the stack do not run, by name, in the kubelet's words.
@@ -88,6 +89,7 @@ class Observed:
 
     now: float
     objects: dict[Ref, Object] = field(default_factory=dict)
+    namesakes: dict[Ref, Object] = field(default_factory=dict)
     ingestors: dict[str, tuple[Ingestor, ...]] = field(default_factory=dict)
     pods: frozenset[str] = frozenset()
     pod_problems: dict[str, str] = field(default_factory=dict)

@@ -6,8 +6,8 @@
 
 Nothing is remembered between plans but what the status says, so an operator that is killed at any
 point goes on from what it sees. Every part decides for itself and says why it waits; this module
-joins them. Four outcomes: a deletion, a refusal of a wrong spec, a look without a touch while
-paused, and all there is to do.
+joins them. Four outcomes: a deletion, a refusal of a wrong spec or a taken name, a look without a
+touch while paused, and all there is to do.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from .conditions import flips
 from .deletion import delete, finalizers
 from .observed import Observed, items_of
 from .outcome import Action, Event, Plan, TouchPod, Waiting
+from .ownership import NAME_TAKEN, name_problems
 from .published import annotation_of, read_published
 from .ring import RingStep, ring_step
 from .scaling import Scaling, scale
@@ -54,7 +55,8 @@ def plan(stack: ThanosStack, observed: Observed, *, operator_version: str) -> Pl
     step = ring_step(stack, observed, published, timers)
     scaling = scale(stack, observed, step, timers)
     targets = targets_of(stack, observed, step, scaling, operator_version)
-    findings.problems = fixed_field_problems(stack, targets, observed)
+    findings.problems = name_problems(stack, targets, observed)
+    findings.problems = findings.problems or fixed_field_problems(stack, targets, observed)
     if findings.problems:
         return _refusal(stack, observed, findings, timers)
     if stack.spec.paused:
@@ -87,8 +89,13 @@ def _refusal(stack: ThanosStack, observed: Observed, findings: Findings, timers:
     findings.owned = owned_of(stack, observed)
     status = status_of(stack, observed, findings, timers)
     waiting = [Waiting("act on the spec", problem.message) for problem in findings.problems]
+    # Nothing wakes the loop when an object goes that is not ours.
+    taken = any(problem.reason == NAME_TAKEN for problem in findings.problems)
     return Plan(
-        waiting=tuple(waiting), status=status, events=tuple(flips(stack, status["conditions"]))
+        waiting=tuple(waiting),
+        status=status,
+        events=tuple(flips(stack, status["conditions"])),
+        recheck_s=BUSY_RECHECK_S if taken else REST_RECHECK_S,
     )
 
 

@@ -18,6 +18,7 @@ from thanostack_operator.manifests.names import ingestor_pod
 from .checks import Problem
 from .conditions import MESSAGE_MAX, Claim, conditions
 from .observed import Observed, Ref, dig, items_of
+from .ownership import NAME_TAKEN
 from .ring import RingStep
 from .times import Timers, seconds, timestamp
 from .workload import Component
@@ -144,9 +145,8 @@ def _claims(stack: ThanosStack, observed: Observed, findings: Findings) -> list[
     available = _available(findings.components)
     ring = _ring_stable(stack, findings.step)
     stalled = _stalled(findings, observed)
-    valid = _joined("SpecValid", False, findings.problems) if findings.problems else Claim(
-        "SpecValid", True, "Valid"
-    )  # fmt: skip
+    wrong = [problem for problem in findings.problems if problem.reason != NAME_TAKEN]
+    valid = _joined("SpecValid", False, wrong) if wrong else Claim("SpecValid", True, "Valid")
     ready, reconciling = _ready(stack, findings, stalled, [valid, available, ring])
     return [
         ready,
