@@ -7,7 +7,7 @@ in the next plan's `Observed.failures`, and is tried again.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -68,6 +68,33 @@ async def write_status(stack: ThanosStack, kube: KubeClient, status: dict[str, A
             raise
 
 
+async def set_finalizers(
+    kube: KubeClient, metadata: Mapping[str, Any], finalizers: Sequence[str]
+) -> None:
+    """Replace the finalizers of a stack, unless it was written to since it was read.
+
+    Args:
+        kube: the API server.
+        metadata: of the stack as it was read; a finalizer that came later would be lost.
+        finalizers: all that it shall have.
+
+    Raises:
+        ApiError: 409 if it was written to, or is another of that name; or any other refusal.
+    """
+    read = {key: metadata[key] for key in ("uid", "resourceVersion")}
+    body: Object = {"metadata": read | {"finalizers": list(finalizers)}}
+    await kube.merge(STACKS, metadata["namespace"], metadata["name"], body)
+
+
+def _metadata(stack: ThanosStack) -> dict[str, Any]:
+    return {
+        "name": stack.name,
+        "namespace": stack.namespace,
+        "uid": stack.uid,
+        "resourceVersion": stack.resource_version,
+    }
+
+
 async def post_event(stack: ThanosStack, kube: KubeClient, event: Event, now: float) -> None:
     """Post an event on a stack; one that is refused is lost, as events are."""
     time = dt.datetime.fromtimestamp(now, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -112,11 +139,8 @@ async def _act(
         case CancelDrain(pod) if pod in addresses:
             await _try(failures, f"Pod/{pod}", pods.cancel_drain(addresses[pod]))
         case SetFinalizers(finalizers):
-            body: Object = {"metadata": {"finalizers": list(finalizers), "uid": stack.uid}}
-            await _try(
-                failures, f"{KIND}/{stack.name}",
-                kube.merge(STACKS, stack.namespace, stack.name, body),
-            )  # fmt: skip
+            setting = set_finalizers(kube, _metadata(stack), finalizers)
+            await _try(failures, f"{KIND}/{stack.name}", setting)
 
 
 async def _try(failures: Failures, name: str, request: Awaitable[object]) -> None:

@@ -11,9 +11,10 @@ import datetime as dt
 import time
 from collections.abc import Sequence
 
+from .apply import set_finalizers
 from .kube import DEPLOYMENTS, LEASES, STACKS, ApiError, KubeClient
 from .lease import LEASE_S
-from .manifests.names import FINALIZER
+from .manifests.names import FINALIZER, Object
 from .plan.observed import dig
 
 POLL_S = 0.5
@@ -41,14 +42,27 @@ async def release(
     released = 0
     for namespace in namespaces or (None,):
         for stack in await kube.list(STACKS, namespace):
-            metadata = stack["metadata"]
-            finalizers = metadata.get("finalizers") or []
-            if FINALIZER in finalizers:
-                rest = [name for name in finalizers if name != FINALIZER]
-                body = {"metadata": {"finalizers": rest, "uid": metadata["uid"]}}
-                await kube.merge(STACKS, metadata["namespace"], metadata["name"], body)
-                released += 1
+            released += await _let_go(kube, stack)
     return released
+
+
+async def _let_go(kube: KubeClient, stack: Object | None) -> bool:
+    """Take the finalizer off one stack; return whether it had it."""
+    while stack is not None:
+        metadata = stack["metadata"]
+        finalizers = metadata.get("finalizers") or []
+        if FINALIZER not in finalizers:
+            return False
+        try:
+            rest = [name for name in finalizers if name != FINALIZER]
+            await set_finalizers(kube, metadata, rest)
+        except ApiError as error:
+            if error.status not in (404, 409):  # gone, or written to since it was read
+                raise
+            stack = await kube.get(STACKS, metadata["namespace"], metadata["name"])
+        else:
+            return True
+    return False
 
 
 async def _wait_for_lease(kube: KubeClient, home: str, name: str) -> None:

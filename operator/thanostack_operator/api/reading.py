@@ -49,6 +49,7 @@ def read_stack(resource: Mapping[str, Any]) -> ThanosStack:
         spec=spec,
         deleting="deletionTimestamp" in metadata,
         finalizers=tuple(metadata.get("finalizers", ())),
+        resource_version=metadata.get("resourceVersion", ""),
         status=resource.get("status"),
     )
 

@@ -101,7 +101,8 @@ class ThanosStack:
         name: at most 30 characters, so that the names made of it fit (see `manifests/names.py`).
         generation: of the spec that ``spec`` was parsed from.
         deleting: whether it has a deletion timestamp.
-        finalizers: those it has now.
+        finalizers: those it had when it was read.
+        resource_version: of what was read; changes with every write.
         status: as it was last written, JSON.
     """
 
@@ -112,4 +113,5 @@ class ThanosStack:
     spec: ThanosStackSpec
     deleting: bool = False
     finalizers: tuple[str, ...] = ()
+    resource_version: str = ""
     status: dict[str, Any] | None = None
