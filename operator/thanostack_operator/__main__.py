@@ -27,6 +27,7 @@ from prometheus_client import (
 from . import handlers
 from .api.reading import SpecInvalid, read_stack
 from .api.stack import KIND
+from .discovery import NotServed, await_served, unserved
 from .http_server import serving
 from .kube import STACKS, ApiError, KubeClient
 from .lease import Lease, LeaseLost, lead
@@ -59,7 +60,7 @@ def main() -> None:
     command = {"run": _run, "plan": _plan, "release": _release}[settings.command]
     try:
         sys.exit(asyncio.run(command(settings)))
-    except (ApiError, BadFile, LeaseLost, OSError, config.ConfigException) as error:
+    except (ApiError, BadFile, LeaseLost, NotServed, OSError, config.ConfigException) as error:
         log.error("%s", error)  # noqa: TRY400 - a message says it all
         sys.exit(1)
 
@@ -86,6 +87,8 @@ async def _run(settings: Settings) -> int:
         loops = Loops(Tools(kube, pods, metrics, settings.default_version))
 
         async def reconcile() -> None:
+            if not await await_served(kube, stop):
+                return
             try:
                 await kopf.operator(
                     registry=handlers.register(loops, stop),
@@ -95,6 +98,9 @@ async def _run(settings: Settings) -> int:
                     standalone=True,
                     stop_flag=stop,
                 )
+            except Exception as error:  # kopf has no public name for how a watch ends
+                problem = await unserved(kube)
+                raise (NotServed(problem) if problem else error) from error
             finally:
                 await loops.stop()
 

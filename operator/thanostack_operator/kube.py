@@ -7,6 +7,8 @@ known, so there is no discovery: `KINDS` says where each lives.
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -70,10 +72,12 @@ class ApiError(Exception):
         return f"{self.status}: {self.message}" if self.status else self.message
 
 
+def _root(api_version: str) -> str:
+    return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
+
+
 def _path(kind: tuple[str, str], namespace: str | None, name: str = "", sub: str = "") -> str:
-    api_version = kind[0]
-    root = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
-    parts = [root, f"namespaces/{namespace}" if namespace else "", KINDS[kind], name, sub]
+    parts = [_root(kind[0]), f"namespaces/{namespace}" if namespace else "", KINDS[kind], name, sub]
     return "/".join(part for part in parts if part)
 
 
@@ -88,6 +92,7 @@ class KubeClient:
     def __init__(self, client: ApiClient, wrote: Callable[[], None] = lambda: None) -> None:
         self._client = client
         self._wrote = wrote
+        self._known: dict[tuple[str, str], tuple[bool, float]] = {}
 
     async def _request(
         self,
@@ -128,7 +133,12 @@ class KubeClient:
     ) -> list[Object]:
         """Return the objects of a kind that carry the labels, each with apiVersion and kind."""
         query = [("labelSelector", selector)] if selector else []
-        answer = await self._request("GET", _path(kind, namespace), query=query)
+        try:
+            answer = await self._request("GET", _path(kind, namespace), query=query)
+        except ApiError as error:
+            if error.status == 404:
+                self._known.pop(kind, None)
+            raise
         return [{"apiVersion": kind[0], "kind": kind[1]} | item for item in answer["items"]]
 
     async def get(
@@ -143,15 +153,23 @@ class KubeClient:
                 return None
             raise
 
-    async def knows(self, kind: tuple[str, str]) -> bool:
-        """Return whether the API server serves that kind."""
+    async def knows(self, kind: tuple[str, str], *, within_s: float = 0.0) -> bool:
+        """Return whether the API server serves that kind, or did ``within_s`` ago at most.
+
+        A former answer does not outlive a list of that kind that finds nothing served.
+        """
+        known, asked = self._known.get(kind, (False, -math.inf))
+        if time.monotonic() - asked < within_s:
+            return known
         try:
-            answer = await self._request("GET", f"/apis/{kind[0]}")
+            answer = await self._request("GET", _root(kind[0]))
+            known = any(resource["kind"] == kind[1] for resource in answer["resources"])
         except ApiError as error:
-            if error.status == 404:
-                return False
-            raise
-        return any(resource["kind"] == kind[1] for resource in answer["resources"])
+            if error.status != 404:
+                raise
+            known = False
+        self._known[kind] = (known, time.monotonic())
+        return known
 
     async def apply(self, wanted: Object, namespace: str, *, sub: str = "") -> Object:
         """Apply an object server-side, taking over every field that it names."""

@@ -148,6 +148,7 @@ async def lead(lease: Lease, run: Callable[[], Awaitable[None]], stop: asyncio.E
 
     Raises:
         LeaseLost: if it could not be renewed; ``run`` has been cancelled by then.
+        Exception: what ``run`` raises.
     """
     where = f"{lease.namespace}/{lease.name}"
     log.info("waiting for the lease lease=%s identity=%s", where, lease.identity)
@@ -160,10 +161,10 @@ async def lead(lease: Lease, run: Callable[[], Awaitable[None]], stop: asyncio.E
         await asyncio.wait((renewing, running), return_when=asyncio.FIRST_COMPLETED)
         if renewing.done():
             renewing.result()
-        running.result()
     finally:
         await _end(renewing, running)
     await lease.give_back()
+    running.result()
 
 
 async def _before(stop: asyncio.Event, work: Awaitable[None]) -> bool:

@@ -26,6 +26,8 @@ from .manifests.stack_objects import object_keys
 from .plan.observed import Drain, Ingestor, Observed, Ref, Router, dig
 from .pods import PodClient
 
+# prometheus-operator comes and goes rarely.
+DISCOVERY_S = 60.0
 _ORDINAL = re.compile(r"-([0-9]+)$")
 
 
@@ -43,7 +45,7 @@ async def observe(
         ApiError: if the API server does not answer a list.
     """
     namespace, selector = stack.namespace, f"{STACK_LABEL}={stack.name}"
-    monitors = await kube.knows(SERVICE_MONITORS)
+    monitors = await kube.knows(SERVICE_MONITORS, within_s=DISCOVERY_S)
     kinds = [kind for kind in OWNED if kind != SERVICE_MONITORS or monitors]
     *lists, slices, seen = await asyncio.gather(
         *(kube.list(kind, namespace, selector) for kind in kinds),

@@ -27,13 +27,17 @@ ROOT = Path(__file__).parents[2]
 CRD = ROOT / "crds" / "thanostack.io_thanosstacks.yaml"
 
 
-@pytest.fixture(scope="module")
-def kubelet(api_server_with_controllers: ApiServer) -> Iterator[FakeKubelet]:
-    kubectl = api_server_with_controllers.kubectl()
+def apply_crd(kubectl: Kubectl) -> None:
+    """Apply the CRD and wait until its kind is served."""
     kubectl.apply(CRD.read_text())
     until(
         "the CRD", lambda: "thanosstacks" in kubectl("api-resources", "--api-group=thanostack.io")
     )
+
+
+@pytest.fixture(scope="module")
+def kubelet(api_server_with_controllers: ApiServer) -> Iterator[FakeKubelet]:
+    apply_crd(api_server_with_controllers.kubectl())
     with running(FakeKubelet(api_server_with_controllers.admin)) as kubelet:
         yield kubelet
 
@@ -333,6 +337,27 @@ def test_a_second_operator_waits_and_takes_over(
 def test_unknown_fields_are_refused(stack: Stack):
     with pytest.raises(KubectlError, match=r"unknown field|not declared in schema"):
         stack.apply(receive={"ring": []})
+
+
+def test_an_operator_that_is_there_before_its_crd(api_server: ApiServer, tmp_path: Path):
+    """It says what it waits for; it does not outlive its CRD, but waits for it when restarted."""
+    kubectl = api_server.kubectl()
+    kubectl("delete", "crd", "thanosstacks.thanostack.io", "--ignore-not-found", "--timeout=60s")
+    with operator(api_server.admin, tmp_path) as process:
+        until("the reason", lambda: "install the CRD" in process.log.read_text())
+        stack = Stack(kubectl, new_namespace(kubectl))
+        apply_crd(kubectl)
+        stack.apply(deletionPolicy="Keep")
+        stack.await_condition("Ready", "False")
+        kubectl("delete", "crd", "thanosstacks.thanostack.io", "--timeout=60s")
+        assert process.process is not None
+        assert process.process.wait(60) == 1
+        *_, last = process.log.read_text().splitlines()
+        assert last.endswith("install the CRD")
+        process.start()
+        apply_crd(kubectl)
+        stack.apply(deletionPolicy="Keep")
+        stack.await_condition("Ready", "False")
 
 
 def test_an_operator_without_rights_says_which_one_it_lacks(

@@ -68,6 +68,17 @@ async def test_it_gives_the_lease_back():
     assert server.lease["spec"]["holderIdentity"] is None
 
 
+async def test_one_that_fails_gives_the_lease_back_too():
+    server = Server()
+
+    async def fail():
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        await lead(Lease(server, "ns", "a"), fail, asyncio.Event())
+    assert server.lease["spec"]["holderIdentity"] is None
+
+
 async def test_a_second_one_waits_and_takes_over():
     server = Server()
     first, started = await leading(server)
