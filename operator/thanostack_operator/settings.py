@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
+from uuid import uuid4
 
 LEASE_NAME = "thanostack-operator"
 SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -23,7 +24,7 @@ class Settings:
         command: run, plan, or release.
         namespaces: those that are watched; empty is the whole cluster.
         lease_namespace, lease_name: of the Lease; operators that share one take turns.
-        identity: who holds it.
+        identity: who holds it; no two processes may share one.
         default_version: image tag of stacks that name no version.
         http_port: of /metrics and /healthz; 0 takes a free one.
         deployment: of `release`: the operator's Deployment, which is stopped first.
@@ -84,4 +85,5 @@ def _own_namespace() -> str:
 
 
 def _identity() -> str:
-    return os.environ.get("POD_NAME") or socket.gethostname()
+    """Return the pod's name; outside of pods a host may run several, one after another too."""
+    return os.environ.get("POD_NAME") or f"{socket.gethostname()}_{uuid4().hex[:8]}"
