@@ -89,6 +89,7 @@ async def _run(settings: Settings) -> int:
         async def reconcile() -> None:
             if not await await_served(kube, stop):
                 return
+            metrics.ready.set(1)
             try:
                 await kopf.operator(
                     registry=handlers.register(loops, stop),
@@ -102,6 +103,7 @@ async def _run(settings: Settings) -> int:
                 problem = await unserved(kube)
                 raise (NotServed(problem) if problem else error) from error
             finally:
+                metrics.ready.set(0)
                 await loops.stop()
 
         await lead(

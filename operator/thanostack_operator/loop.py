@@ -123,7 +123,8 @@ class StackLoop:
             )  # fmt: skip
         for event in planned.events:
             await self._post(stack, event, now)
-        self.tools.metrics.planned(self.namespace, self.name, planned)
+        tools.metrics.planned(self.namespace, self.name, planned)
+        tools.metrics.told(self.namespace, self.name, planned.status)
         return planned.recheck_s
 
     def _log(self, planned: Plan) -> None:
@@ -139,6 +140,7 @@ class StackLoop:
         status = invalid_status(stack, error.problems, now=now)
         if status != stack.status:
             await write_status(stack, self.tools.kube, status)
+        self.tools.metrics.told(self.namespace, self.name, status)
         await self._post(stack, Event("Warning", "SpecInvalid", str(error)), now)
         self._failures = {}
         return BACKOFF_MAX_S

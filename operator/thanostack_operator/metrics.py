@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from .plan.observed import items_of
 from .plan.outcome import Plan
 
 
@@ -14,6 +17,11 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        self.ready = Gauge(
+            "thanostack_operator_ready",
+            "1 while it holds the Lease and watches stacks, 0 while it waits for either.",
+            registry=registry,
+        )
         self.stacks = Gauge(
             "thanostack_operator_stacks", "Stacks that have a loop.", registry=registry
         )
@@ -36,6 +44,12 @@ class Metrics:
             "thanostack_operator_waiting_steps",
             "Steps of a stack that wait for something.",
             ["namespace", "stack"],
+            registry=registry,
+        )
+        self._conditions = Gauge(
+            "thanostack_operator_stack_condition",
+            "1 for a condition of a stack that is True, else 0.",
+            ["namespace", "stack", "condition"],
             registry=registry,
         )
         self.writes = Counter(
@@ -61,7 +75,14 @@ class Metrics:
             self._changes.labels(type(action).__name__).inc()
         self._waiting.labels(namespace, stack).set(len(plan.waiting))
 
+    def told(self, namespace: str, stack: str, status: Mapping[str, Any] | None) -> None:
+        """Show the conditions of a stack's status."""
+        for condition in items_of(status, "conditions"):
+            gauge = self._conditions.labels(namespace, stack, condition["type"])
+            gauge.set(condition["status"] == "True")
+
     def forget(self, namespace: str, stack: str) -> None:
         """Drop the series of a stack that is gone."""
         with contextlib.suppress(KeyError):
             self._waiting.remove(namespace, stack)
+        self._conditions.remove_by_labels({"namespace": namespace, "stack": stack})

@@ -6,6 +6,7 @@ That what it renders works is shown on a node, in `test_operator_life.py`.
 import json
 import re
 import subprocess
+from dataclasses import dataclass
 
 import pytest
 import yaml
@@ -124,10 +125,104 @@ def test_alerts_are_good_rules(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@dataclass
+class Case:
+    """What is scraped for two hours, and which alerts of the operator's then fire.
+
+    Args:
+        series: values of series, once a minute.
+        fires: names of alerts with the labels that tell which stack or tenant.
+    """
+
+    series: dict[str, str]
+    fires: list[tuple[str, dict[str, str]]]
+
+
+UP = {'up{job="thanostack-operator"}': "1x120", "thanostack_operator_ready": "1x120"}
+OF_X = '{namespace="shop",stack="x",condition="%s"}'
+READY, STALLED = (f"thanostack_operator_stack_condition{OF_X % of}" for of in ("Ready", "Stalled"))
+X = {"namespace": "shop", "stack": "x"}
+CASES = {
+    "all is well": Case(UP | {READY: "1x120", STALLED: "0x120"}, []),
+    "no operator": Case({}, [("ThanostackOperatorIsDown", {})]),
+    "it waits": Case(
+        {'up{job="thanostack-operator"}': "1x120",
+         'thanostack_operator_ready{job="j",pod="a"}': "0x120",
+         'thanostack_operator_ready{job="j",pod="b"}': "0x120"},
+        [("ThanostackOperatorNotReady", {"job": "j"})],
+    ),
+    "one of two waits": Case(
+        {'up{job="thanostack-operator"}': "1x120",
+         'thanostack_operator_ready{job="j",pod="a"}': "0x120",
+         'thanostack_operator_ready{job="j",pod="b"}': "1x120"},
+        [],
+    ),
+    "stalled": Case(
+        UP | {READY: "0x120", STALLED: "1x120"},
+        [("ThanostackStackNotReady", X), ("ThanostackStackStalled", X)],
+    ),
+    "not ready": Case(
+        UP | {READY: "0x120", STALLED: "0x120"}, [("ThanostackStackNotReady", X)]
+    ),
+    "ready in between": Case(UP | {READY: "0x100 1x5 0x15", STALLED: "0x120"}, []),
+    "a step waits": Case(
+        UP | {'thanostack_operator_waiting_steps{namespace="shop",stack="x"}': "1x120"},
+        [("ThanostackOperatorStepWaits", X)],
+    ),
+    "a tenant is locked": Case(
+        UP | {'thanostack_receive_quarantined_tenants{job="thanos-receive",instance="i"}': "1x120"},
+        [("ThanosReceiveTenantsQuarantined", {"job": "thanos-receive", "instance": "i"})],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_alerts_fire_when_they_should(case, tmp_path):
+    found = rules()
+    own = [rule for group in found["groups"] for rule in group["rules"]
+           if rule["alert"].startswith(("Thanostack", "ThanosReceiveTenantsQ"))]  # fmt: skip
+    names = sorted(rule["alert"] for rule in own)
+    severities = {rule["alert"]: rule["labels"] for rule in own}
+    fires = dict(case.fires)
+    test = {
+        "rule_files": ["rules.yaml"],
+        "tests": [{
+            "interval": "1m",
+            "input_series": [{"series": s, "values": v} for s, v in case.series.items()],
+            "alert_rule_test": [
+                {"eval_time": "119m", "alertname": name,
+                 "exp_alerts": [{"exp_labels": severities[name] | fires[name]}]
+                 if name in fires else []}
+                for name in names
+            ],
+        }],
+    }  # fmt: skip
+    assert fires.keys() <= severities.keys()
+    for rule in own:  # promtool compares annotations too
+        del rule["annotations"]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "g", "rules": own}]}))
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(test))
+    done = subprocess.run(
+        [str(peer_program("promtool")), "test", "rules", str(tmp_path / "test.yaml")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_operators_metrics_keep_the_stacks_namespace():
+    """A scrape would put the operator's own in its place, and alerts would name that."""
+    monitor = one(render(serviceMonitor={"enabled": True}), "ServiceMonitor")["spec"]
+    assert monitor["endpoints"][0]["honorLabels"]
+    assert monitor["jobLabel"] == "app.kubernetes.io/name"
+
+
 def test_alerts_match_the_jobs_that_are_asked_for():
     text = yaml.safe_dump(rules(jobPrefix="a/", jobSuffix="-b"), width=10_000)
     assert 'job=~"a/thanos-receive-b"' in text
     assert 'job=~"a/thanos-query-b"' in text
+    assert 'job=~"a/thanostack-operator-b"' in text
     assert "@" not in text
 
 

@@ -253,7 +253,7 @@ class TSDBCollector(Collector):
         )
         yield GaugeMetricFamily(
             "thanostack_receive_quarantined_tenants",
-            "Tenants that are set aside because their storage is damaged.",
+            "Tenants whose writes are refused: their storage is damaged, full, or locked.",
             value=len(self._quarantined()),
         )
 
