@@ -21,7 +21,7 @@ from .services import (
 )
 
 OVERRIDES_KEY = "overrides.yaml"
-_DATA = "data"
+DATA_CLAIM = "data"
 _GRACE_S = 900
 # The program answers `/-/healthy` while it replays; before that it may have kernels to compile.
 _START_S = 900
@@ -83,7 +83,7 @@ def _pod(stack: ThanosStack, ring: Ring) -> Pod:
         configs=[Config("overrides", overrides_name(stack.name, ring.name))]
         if ring.overrides is not None
         else [],
-        data_volume=_DATA,
+        data_volume=DATA_CLAIM,
     )
 
 
@@ -122,7 +122,7 @@ def _claim(stack: ThanosStack, ring: Ring) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": {"name": _DATA, "labels": selector(stack.name, INGESTOR, ring.name)},
+        "metadata": {"name": DATA_CLAIM, "labels": selector(stack.name, INGESTOR, ring.name)},
         "spec": spec,
     }
 

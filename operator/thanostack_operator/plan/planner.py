@@ -25,6 +25,7 @@ from .ownership import NAME_TAKEN, name_problems
 from .published import annotation_of, read_published
 from .ring import RingStep, ring_step
 from .scaling import Scaling, scale
+from .shrinking import hidden_history
 from .status import Findings, status_of
 from .times import Timers
 from .workload import components
@@ -134,6 +135,7 @@ def _everything(
     """Return the plan that does all that may be done now."""
     actions = [*finalizers(stack), *_touches(observed, step), *scaling.actions]
     waiting = [*_ring_waiting(stack, step), *scaling.waiting, *changes.rollouts.waiting]
+    hidden = hidden_history(stack, findings.step.members, step)
     findings.step = step
     findings.pending = _pending(changes, waiting, actions)
     rollouts = changes.rollouts
@@ -142,7 +144,8 @@ def _everything(
     findings.stalled, findings.drift = rollouts.stalled, changes.drift
     findings.owned = changes.owned
     status = status_of(stack, observed, findings, timers)
-    events = [Event("Normal", "RingChanged", note) for note in step.notes] + scaling.events
+    events = [Event("Normal", "RingChanged", note) for note in step.notes]
+    events += [*hidden, *scaling.events]
     events += [Event("Warning", "Drift", text) for text in changes.drift]
     busy = bool(findings.pending or findings.rolling or _is_unsettled(step))
     return Plan(

@@ -80,8 +80,8 @@ class FakeApiServer:
 
     def client(self) -> ApiClient:
         """Return a client whose requests come here."""
-        client = ApiClient(Configuration(host="http://fake"))  # type: ignore[no-untyped-call]
-        client.rest_client = self
+        client = ApiClient(Configuration(host="http://fake"))
+        client.rest_client = self  # type: ignore[assignment]
         return client
 
     async def close(self) -> None:

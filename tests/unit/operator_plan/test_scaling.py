@@ -50,6 +50,44 @@ def test_ingestors_leave_from_the_top_once_drained():
     assert steps[2:] == ["5 to 4", "4 to 3"]
 
 
+def told_of_history(cluster, rounds=60):
+    """Return the warnings of a change that hides history."""
+    events = operate(cluster, rounds)
+    assert all(e.type == "Warning" for e in events if e.reason == "HistoryHidden")
+    return [e.message for e in events if e.reason == "HistoryHidden"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "factor", "warnings"),
+    [(5, 3, 3, 0), (6, 3, 3, 1), (7, 3, 3, 2), (2, 1, 1, 1), (3, 6, 3, 0)],
+)
+def test_who_takes_away_as_many_ingestors_as_there_are_copies_is_warned(
+    before, after, factor, warnings
+):
+    def spec(replicas):
+        rings = [{"name": "default", "replicas": replicas}]
+        return {"receive": {"replicationFactor": factor, "rings": rings}}
+
+    cluster = cluster_at_rest(**spec(before))
+    change(cluster, **spec(after))
+    assert len(told_of_history(cluster)) == warnings
+
+
+def test_the_warning_says_what_is_kept_and_how_it_is_read_again():
+    cluster = cluster_at_rest(**ring_spec(6))
+    change(cluster, **ring_spec(3))
+    (message,) = told_of_history(cluster)
+    assert "until the ring has 6 replicas again" in message
+    assert f"volumes data-{SET}-3 to data-{SET}-5 are kept" in message
+
+
+def test_a_ring_that_leaves_the_spec_takes_its_history_along():
+    cluster = cluster_at_rest(**ring_spec(3, name="old"))
+    change(cluster, **ring_spec(3, name="new"))
+    (message,) = told_of_history(cluster)
+    assert message.startswith("ring old is to lose 3 ingestors")
+
+
 def test_the_next_waits_until_the_pod_is_gone():
     cluster = cluster_at_rest(**ring_spec(5))
     change(cluster, **ring_spec(3))
