@@ -12,6 +12,9 @@ as the other nodes are enough. It is tried as soon as they may not be, when more
 trouble than a quorum can spare, or one of the others takes long: a node that is back is no reason
 to refuse a write, and whether it is back only a try can tell.
 
+The timeout is the nodes', not ours. A process that was stopped for a while, or got no processor,
+finds the timer due before it has read what the nodes answered meanwhile; it reads first.
+
 Everything here runs on one event loop.
 """
 
@@ -36,6 +39,10 @@ from thanostack.runtime.grpc_metrics import code_name
 from thanostack.runtime.http2_client import CallEnd
 
 PATIENCE_S: Final = 0.2
+STANDSTILL_S: Final = 0.1
+"""A timer that is so late says that the loop stood still."""
+GRACE_S: Final = 0.5
+"""For reading what came while the loop stood still; many round trips."""
 _REASONS_SHOWN: Final = 8
 _REASON_CHARACTERS_MAX: Final = 300
 _ANSWERS: Final = {
@@ -98,7 +105,8 @@ class FanOut:
         self._reasons: Counter[tuple[str, str]] = Counter()
         loop = asyncio.get_running_loop()
         self.settled: asyncio.Future[Verdict] = loop.create_future()
-        self._timer = loop.call_later(timeout_s, self._expire)
+        self._due_s = loop.time() + timeout_s
+        self._timer = loop.call_at(self._due_s, self._time_out)
         self._loop, self._impatience = loop, self._timer
         self._postponed: list[_Postponed] = []
         self._in_trouble: set[str] = set()
@@ -179,6 +187,12 @@ class FanOut:
             f"{n_missing} of {len(quorum.stored)} series are not on {quorum.needed} of "
             f"{quorum.replicas} replicas: {'; '.join(reasons)}"
         )
+
+    def _time_out(self) -> None:
+        if self._loop.time() - self._due_s > STANDSTILL_S:
+            self._timer = self._loop.call_later(GRACE_S, self._expire)
+        else:
+            self._expire()
 
     def _expire(self) -> None:
         end = CallEnd(GrpcCode.DEADLINE_EXCEEDED, f"no answer within {self._timeout_s:g} s")
