@@ -90,7 +90,8 @@ class Gathered:
     ) -> tuple[SeriesBatch, tuple[str, ...]]:
         request, info = self.request, endpoint.info
         if endpoint.local is not None:
-            return endpoint.local.select(request), ()
+            local = endpoint.local
+            return local.select(request), tuple(local.warnings(request.matchers))
         decoded = decode_frames(frames, request.aggregates, source=endpoint.name)
         batch = decoded.batch
         if request.without_replica_labels and not info.supports_without_replica_labels:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from thanostack.lib.foundation.errors import NotReady, Quarantined, ThanostackError
 from thanostack.lib.foundation.ids import Tenant
-from thanostack.lib.storeapi.server import LabeledStore, external_run
+from thanostack.lib.storeapi.server import LabeledStore, UnreadableStore, external_run
 from thanostack.lib.tsdb.multi_tsdb import MultiTSDB
 from thanostack.lib.tsdb.options import MILESTONES, TSDBOptions, TSDBStats
 from thanostack.receive.metrics import TSDBCollector
@@ -70,11 +70,21 @@ class Ingestor:
         self._external_runs = {}
 
     def labeled_stores(self) -> Sequence[LabeledStore]:
-        """Return every tenant's TSDB with its external labels."""
-        return [
+        """Return every tenant's TSDB with its external labels; quarantined ones give a warning."""
+        serving = [
             LabeledStore(self._external_run(tenant), tsdb)
             for tenant, tsdb in self.storage.tenants().items()
         ]
+        # Whoever reads need not learn the names of files here, which the reason bears.
+        missing = [
+            LabeledStore(
+                self._external_run(tenant),
+                UnreadableStore(),
+                f"tenant {tenant} is quarantined in a receiver: what it holds is missing",
+            )
+            for tenant in tuple(self.storage.quarantined())
+        ]
+        return serving + missing
 
     def _external_run(self, tenant: Tenant) -> bytes:
         runs = self._external_runs

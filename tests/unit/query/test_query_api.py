@@ -9,7 +9,12 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from thanostack.lib.storeapi.server import LabeledStore, StoreServer, external_run
+from thanostack.lib.storeapi.server import (
+    LabeledStore,
+    StoreServer,
+    UnreadableStore,
+    external_run,
+)
 from thanostack.query.endpoints import LocalEndpoint
 from thanostack.query.settings import QuerySettings
 from thanostack.query.wiring import Querier
@@ -356,3 +361,18 @@ def test_replica_labels_are_split_at_commas():
     settings = load(QuerySettings, {"query.replica-label": ["a,b", "b, c"]}, {})
     assert settings.query_replica_label == ("a", "b", "c")
     assert json.loads(json.dumps(settings.effective()))
+
+
+@pytest.mark.parametrize(
+    ("path", "params"),
+    [("query", {"query": "up"}), ("series", {"match[]": "up"}), ("label/job/values", {})],
+)
+async def test_what_is_missing_in_this_process_is_said(api, path, params):
+    """As for stores behind a wire: a warning, or with partial_response=false an error."""
+    lost = external_run({"replica": "a", "tenant_id": "lost"})
+    client = await api(stores=[*replicas(), LabeledStore(lost, UnreadableStore(), "it is lost")])
+    answer = (await client.get(f"/api/v1/{path}", params=params)).json()
+    assert (answer["status"], answer["warnings"]) == ("success", ["it is lost"])
+    if path == "query":
+        strict = await client.get("/api/v1/query", params={**params, "partial_response": "false"})
+        assert "it is lost" in strict.json()["error"]

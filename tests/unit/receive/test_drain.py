@@ -153,7 +153,7 @@ async def test_a_start_goes_on_where_the_process_ended(tmp_path):
 
 
 async def test_a_folder_of_that_name_is_no_marker(tmp_path):
-    """A tenant that an earlier release let be called so does not keep the next one from starting."""
+    """A tenant that was let be called so before does not keep a receiver from starting."""
     (tmp_path / MARKER).mkdir()
     async with Life(tmp_path, ENABLED).open() as life:
         assert (await life.ask())["state"] == "serving"

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 import structlog
 
+from thanostack.lib.model.matchers import Matcher, MatchType
 from thanostack.receive import wiring
 from thanostack.receive.settings import ReceiveSettings
 from thanostack.runtime.command_line import split
@@ -86,3 +87,22 @@ async def test_readiness_says_what_is_wrong_with_the_hashrings_now(tmp_path):
     assert "not JSON" in reasons[1]
     assert "not JSON" in reasons[2]
     assert reasons[1] != reasons[2]
+
+
+async def test_readers_hear_of_a_tenant_that_is_quarantined(tmp_path):
+    """Not an answer that looks whole; the names of files stay in the log."""
+    (tmp_path / "lost" / "wal" / "00000000").mkdir(parents=True)
+    arguments = ['--label=replica="0"', f"--tsdb.path={tmp_path}"]
+    settings = load(ReceiveSettings, split(arguments, ReceiveSettings).flags, {})
+    process = new_process("receive", structlog.get_logger())
+    receiver, warnings = wiring.Receiver(settings, process), []
+
+    async def build():
+        await receiver.open()
+        assert ["lost"] == list(receiver.ingestor.storage.quarantined())
+        for tenant in ("lost", "default-tenant"):
+            warnings.append(receiver.stores.warnings([Matcher(MatchType.EQ, "tenant_id", tenant)]))
+        process.supervisor.stop("all was seen")
+
+    assert await process.supervisor.run(build) == 0
+    assert warnings == [["tenant lost is quarantined in a receiver: what it holds is missing"], []]

@@ -17,7 +17,13 @@ from thanostack.lib.storeapi.requests import (
     encode_label_request,
     encode_series_request,
 )
-from thanostack.lib.storeapi.server import LabeledStore, SelectLimits, StoreServer, external_run
+from thanostack.lib.storeapi.server import (
+    LabeledStore,
+    SelectLimits,
+    StoreServer,
+    UnreadableStore,
+    external_run,
+)
 from thanostack.testing.memory_store import MemoryStore
 
 EQ, NEQ, RE = MatchType.EQ, MatchType.NEQ, MatchType.RE
@@ -208,3 +214,30 @@ def test_info_of_finished_stores():
     """A store that takes no more samples says where it ends."""
     info = parse_info(server(store({"t": "a"}, up()), open_ended=False, component="store").info())
     assert (info.component, info.mint, info.maxt) == ("store", 1000, 2000)
+
+
+def test_a_store_that_cannot_be_read_is_told_to_whom_it_concerns():
+    """A warning beside what the others hold; who asks for another tenant hears nothing."""
+    lost = LabeledStore(external_run({"tenant": "b"}), UnreadableStore(), "b is missing")
+    target = server(store({"tenant": "a"}, up()), lost)
+    for matcher, rows, texts in (
+        (UP, 1, ("b is missing",)),
+        (Matcher(EQ, "tenant", "b"), 0, ("b is missing",)),
+        (Matcher(NEQ, "tenant", "b"), 1, ()),
+    ):
+        request = SeriesRequest((UP, matcher), 0, 5000)
+        decoded = decode_frames(list(target.series(encode_series_request(request))))
+        assert (len(decoded.batch), decoded.warnings) == (rows, texts)
+        asked = [LabelRequest(name, (UP, matcher), 0, 5000) for name in ("tenant", "")]
+        ask_values, ask_names = map(encode_label_request, asked)
+        values = store_pb2.LabelValuesResponse.FromString(target.label_values(ask_values))
+        names = store_pb2.LabelNamesResponse.FromString(target.label_names(ask_names))
+        assert tuple(values.warnings) == tuple(names.warnings) == texts
+        assert list(values.values) == ["a"] * rows
+
+
+def test_a_store_that_cannot_be_read_is_asked_for_anything():
+    """Info tells its labels and all of time, or queriers would not ask and not hear."""
+    lost = LabeledStore(external_run({"tenant": "b"}), UnreadableStore(), "b is missing")
+    info = parse_info(server(store({"tenant": "a"}, up()), lost).info())
+    assert info.may_hold((Matcher(EQ, "tenant", "b"),), 0, 1)

@@ -32,7 +32,7 @@ from thanostack.lib.storeapi.batches import (
     stack,
     take_shard,
 )
-from thanostack.lib.storeapi.codec import encode_frames
+from thanostack.lib.storeapi.codec import encode_frames, encode_warning
 from thanostack.lib.storeapi.external_labels import resolve_matchers
 from thanostack.lib.storeapi.info import TIME_MAX, TIME_MIN, EndpointInfo, TSDBInfo, encode_info
 from thanostack.lib.storeapi.requests import (
@@ -53,15 +53,40 @@ class LabeledStore:
     Args:
         external: a canonical label run.
         store: its series carry their own labels only.
+        missing: what answers must say is missing from them, "" for nothing.
     """
 
     external: bytes
     store: SeriesStore
+    missing: str = ""
 
     @property
     def labels(self) -> Labels:
         """Return the external labels, decoded."""
         return decode_run(self.external)
+
+
+class UnreadableStore:
+    """Stands for a store that cannot be read: it may hold anything, and gives nothing."""
+
+    def time_range(self) -> tuple[int, int]:
+        """Return all of time."""
+        return TIME_MIN, TIME_MAX
+
+    def series(self, query: SeriesQuery) -> Iterator[SeriesBatch]:
+        """Yield nothing."""
+        del query
+        return iter(())
+
+    def label_names(self, query: SeriesQuery) -> list[str]:
+        """Return nothing."""
+        del query
+        return []
+
+    def label_values(self, name: str, query: SeriesQuery) -> list[str]:
+        """Return nothing."""
+        del name, query
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +154,7 @@ class StoreServer:
         """
         parsed = parse_series_request(request)
         batch = self.select(parsed)
+        yield from map(encode_warning, self.warnings(parsed.matchers))
         yield from encode_frames(batch, parsed.batch_size)
         if sent is not None:
             sent(len(batch), len(batch.chunks))
@@ -147,6 +173,14 @@ class StoreServer:
         merged = merge_batches(answers, request.limit)
         check_limits(self._limits, len(merged), len(merged.chunks))
         return merged
+
+    def warnings(self, matchers: Sequence[Matcher]) -> list[str]:
+        """Return what is missing from the answer to a request, a text for each store."""
+        return [
+            store.missing
+            for store in self._stores()
+            if store.missing and resolve_matchers(matchers, store.labels) is not None
+        ]
 
     def _matching(
         self, matchers: Sequence[Matcher], mint: int, maxt: int, *, need_matchers: bool = True
@@ -188,8 +222,10 @@ class StoreServer:
         Raises:
             InvalidInput: for a malformed request.
         """
-        names = self.select_names(parse_label_request(request, values=False))
-        return store_pb2.LabelNamesResponse(names=names).SerializeToString()
+        parsed = parse_label_request(request, values=False)
+        return store_pb2.LabelNamesResponse(
+            names=self.select_names(parsed), warnings=self.warnings(parsed.matchers)
+        ).SerializeToString()
 
     def select_names(self, request: LabelRequest) -> list[str]:
         """Return the sorted label names that a request asks for."""
@@ -206,8 +242,10 @@ class StoreServer:
         Raises:
             InvalidInput: for a malformed request, or one without a label name.
         """
-        values = self.select_values(parse_label_request(request, values=True))
-        return store_pb2.LabelValuesResponse(values=values).SerializeToString()
+        parsed = parse_label_request(request, values=True)
+        return store_pb2.LabelValuesResponse(
+            values=self.select_values(parsed), warnings=self.warnings(parsed.matchers)
+        ).SerializeToString()
 
     def select_values(self, request: LabelRequest) -> list[str]:
         """Return the sorted values of a label that a request asks for."""
