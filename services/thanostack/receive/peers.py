@@ -38,6 +38,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from thanostack.lib.foundation.clock import Clock
+from thanostack.receive.request_body import InflightBytes
 from thanostack.receive.routing_metrics import RoutingMetrics
 from thanostack.runtime.error_mapping import GrpcCode
 from thanostack.runtime.grpc_metrics import UnaryCalls
@@ -53,6 +54,11 @@ ANSWER_S: Final = 1.0
 SLOW_S: Final = 5.0
 """How long a peer that answers pings and nothing else is not asked again."""
 TRIALS_MAX: Final = 4
+FORWARD_BYTES: Final = 7 << 10
+SERIES_BYTES: Final = 40
+"""What is held for a forward besides its message, for itself and for each series of it: its
+request, where its series belong, the answers to it. As measured: 6,800 to 7,300 bytes of resident
+memory for each of 6,000 forwards of one series that waited, 38 a series at 2,000 series."""
 INGESTOR: Final = "IngestorOnly"
 
 
@@ -85,12 +91,15 @@ class PeerOptions:
 
     Args:
         workers: calls to one peer at a time; `--receive.forward.async-workers`.
-        queue_bytes_max: of messages that wait for one peer or are on their way.
+        queue_bytes_max: of forwards that wait for one peer or are on their way.
+        all_bytes_max: of those for all peers. Each peer may hold as much as then is left: one that
+            is slow gets half of it, two a third each, and there is always room for the others.
         backoff_max_s: longest time that a peer is not tried; `--receive-forward-max-backoff`.
     """
 
     workers: int = 5
     queue_bytes_max: int = 64 << 20
+    all_bytes_max: int = 128 << 20
     backoff_max_s: float = 5.0
 
 
@@ -126,20 +135,21 @@ class Forward:
         on_end: called once.
         is_replication: whether this router made the replica that it carries.
         must_try: whether it is sent even to a peer that is down.
+        n_bytes: that it holds.
         queued_s: when it was handed over.
     """
 
     __slots__ = (
         "begun_s", "call", "is_given_up", "is_over", "is_replication", "message", "must_try",
-        "on_end", "queued_s",
+        "n_bytes", "on_end", "queued_s",
     )  # fmt: skip
 
     def __init__(
         self, message: memoryview, on_end: OnEnd, *,
-        is_replication: bool, must_try: bool, queued_s: float,
+        is_replication: bool, must_try: bool, n_bytes: int, queued_s: float,
     ) -> None:  # fmt: skip
         self.message, self.on_end, self.queued_s = message, on_end, queued_s
-        self.begun_s = queued_s
+        self.begun_s, self.n_bytes = queued_s, n_bytes
         self.is_replication, self.must_try = is_replication, must_try
         self.call: OpenCall | None = None
         self.is_over = self.is_given_up = False
@@ -162,6 +172,7 @@ class Peer:
         address: of the ring.
         channel: its calls.
         options: see `PeerOptions`.
+        everything: counts what is held for all peers.
         backoff: its state.
         clock: its monotonic seconds are used.
         metrics: told about every forward.
@@ -174,6 +185,7 @@ class Peer:
         channel: Channel,
         options: PeerOptions,
         *,
+        everything: InflightBytes,
         backoff: Backoff,
         clock: Clock,
         metrics: RoutingMetrics,
@@ -182,6 +194,7 @@ class Peer:
         self.address, self._backoff, self._calls = address, backoff, calls
         self._channel, self._options, self._clock, self._metrics = channel, options, clock, metrics
         self._delay = metrics.forward_delay(address)
+        self._all = everything
         self._queue: deque[Forward] = deque()
         self._n_running = 0
         self._idle = asyncio.Event()
@@ -200,7 +213,7 @@ class Peer:
 
     def forward(
         self, message: memoryview, on_end: OnEnd, *,
-        is_replication: bool = True, must_try: bool = False,
+        is_replication: bool = True, must_try: bool = False, n_series: int = 1,
     ) -> Forward:  # fmt: skip
         """Send a message when its turn comes.
 
@@ -210,19 +223,22 @@ class Peer:
             is_replication: whether this router made the replica that it carries.
             must_try: whether it is sent even if the peer is down; else it ends with NOT_TRIED then.
                 If the peer is silent, it ends with SILENT unless it is one of a few.
+            n_series: in the message.
         """
+        n_bytes = len(message) + FORWARD_BYTES + SERIES_BYTES * n_series
         forward = Forward(
-            message, on_end, is_replication=is_replication, must_try=must_try,
+            message, on_end, is_replication=is_replication, must_try=must_try, n_bytes=n_bytes,
             queued_s=self._clock.monotonic_s(),
         )  # fmt: skip
         if self.is_down and not must_try:
             self._refuse(forward, NOT_TRIED)
         elif self._is_silent and not self._has_trial_left:
             self._refuse(forward, SILENT)
-        elif self.held_bytes + len(message) > self._options.queue_bytes_max and self.held_bytes:
+        elif self.held_bytes and not self._has_room(n_bytes):
             self._refuse(forward, CallEnd(GrpcCode.UNAVAILABLE, "too many bytes wait for it"))
         else:
-            self.held_bytes += len(message)
+            self.held_bytes += n_bytes
+            self._all.held += n_bytes
             self._queue.append(forward)
             self._begin_next()
         return forward
@@ -288,6 +304,14 @@ class Peer:
         if not self._queue and not self._n_running:
             self._idle.set()
 
+    def _has_room(self, n_bytes: int) -> bool:
+        held = self.held_bytes + n_bytes
+        return held <= self._options.queue_bytes_max and held <= self._all.left
+
+    def _release(self, forward: Forward) -> None:
+        self.held_bytes -= forward.n_bytes
+        self._all.held -= forward.n_bytes
+
     def _refuse(self, forward: Forward, end: CallEnd) -> None:
         forward.is_over = True
         forward.on_end(end)
@@ -303,7 +327,7 @@ class Peer:
             if forward.must_try and (not self._is_silent or self._has_trial_left):
                 self._queue.append(forward)
                 continue
-            self.held_bytes -= len(forward.message)
+            self._release(forward)
             if not forward.is_over:
                 self._refuse(forward, SILENT if forward.must_try else NOT_TRIED)
 
@@ -311,7 +335,7 @@ class Peer:
         while self._queue and self._n_running < self._options.workers:
             forward = self._queue.popleft()
             if forward.is_over:
-                self.held_bytes -= len(forward.message)
+                self._release(forward)
             else:
                 self._begin(forward)
 
@@ -330,7 +354,7 @@ class Peer:
 
     def _ended(self, forward: Forward, end: CallEnd) -> None:
         self._n_running -= 1
-        self.held_bytes -= len(forward.message)
+        self._release(forward)
         forward.is_over, forward.call = True, None
         self.joins_replicas = end.role == INGESTOR
         now_s = self._clock.monotonic_s()
@@ -375,6 +399,7 @@ class Peers:
     ) -> None:
         self._connect, self._options, self._clock = connect, options, clock
         self._metrics, self._calls, self._random = metrics, calls, source
+        self._all = InflightBytes(options.all_bytes_max)
         self._peers: dict[str, Peer] = {}
         self._kept: Collection[str] | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -392,6 +417,7 @@ class Peers:
             address,
             self._connect(address),
             self._options,
+            everything=self._all,
             backoff=Backoff(self._options.backoff_max_s, self._random),
             clock=self._clock,
             metrics=self._metrics,

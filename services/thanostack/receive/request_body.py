@@ -17,6 +17,7 @@ from typing import Final
 from thanostack.lib.foundation.errors import InvalidInput, LimitExceeded, Unavailable
 from thanostack.lib.remotewrite.snappy_body import TOO_LARGE
 from thanostack.runtime.http_common import Message, Receive
+from thanostack.runtime.memory_limit import memory_limit_bytes
 
 _BUSY_RETRY_S: Final = 1
 _INFLIGHT_MIN: Final = 32 << 20
@@ -64,6 +65,15 @@ def inflight_bytes_of(memory_bytes: int) -> int:
     return min(max(memory_bytes // 8, _INFLIGHT_MIN), _INFLIGHT_MAX)
 
 
+def inflight_bytes_max(asked: int) -> int:
+    """Return how many bytes of requests this process may hold.
+
+    Args:
+        asked: by `--receive.inflight-bytes-max`; 0 for what its memory allows.
+    """
+    return asked or inflight_bytes_of(memory_limit_bytes())
+
+
 class InflightBytes:
     """How many bytes of requests are held; used from the event loop only.
 
@@ -74,6 +84,11 @@ class InflightBytes:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self.held = 0
+
+    @property
+    def left(self) -> int:
+        """Return how many more bytes may be held; less than none if one alone has more."""
+        return self._limit - self.held
 
     def has_room(self, n_bytes: int) -> bool:
         """Return whether so many more bytes may be held beside others."""

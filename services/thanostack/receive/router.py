@@ -316,8 +316,9 @@ class Router:
             task.add_done_callback(self._tasks.discard)
         else:
             opened = self._peers.of(address).forward(
-                content.data, ended, is_replication=is_replication, must_try=must_try
-            )
+                content.data, ended, is_replication=is_replication, must_try=must_try,
+                n_series=len(share.series),
+            )  # fmt: skip
         fan_out.begun(key, opened)
 
     def _hand_over(

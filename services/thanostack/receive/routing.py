@@ -16,6 +16,7 @@ from thanostack.lib.foundation.errors import InvalidInput, SettingsInvalid
 from thanostack.lib.hashring import Hashrings
 from thanostack.receive.hashring_file import HashringSource
 from thanostack.receive.peers import PeerOptions, Peers
+from thanostack.receive.request_body import inflight_bytes_max
 from thanostack.receive.router import LocalWriter, Router, RouterOptions
 from thanostack.receive.routing_metrics import HashringMetrics, RoutingMetrics, ShardCollector
 from thanostack.receive.settings import ReceiveSettings
@@ -68,6 +69,7 @@ class Routing:
         options = PeerOptions(
             workers=max(1, settings.receive_forward_async_workers),
             queue_bytes_max=settings.receive_forward_queue_bytes_max,
+            all_bytes_max=2 * inflight_bytes_max(settings.receive_inflight_bytes_max),
             backoff_max_s=settings.receive_forward_max_backoff / 1000,
         )
         self._peers = Peers(
@@ -78,7 +80,7 @@ class Routing:
             calls=process.grpc_client.unary(REMOTE_WRITE),
             source=random.Random(),
         )
-        metrics.watch_queues(self._peers.held_bytes, options.queue_bytes_max)
+        metrics.watch_queues(self._peers.held_bytes, options.queue_bytes_max, options.all_bytes_max)
         self.router = Router(
             self.rings.current,
             self._peers,

@@ -98,14 +98,21 @@ class RoutingMetrics:
         """Show nothing of a peer any more."""
         self._delay.remove(worker)
 
-    def watch_queues(self, held_bytes: Callable[[], Mapping[str, int]], bytes_max: int) -> None:
-        """Show what is held for each peer, and the bound of it."""
+    def watch_queues(
+        self, held_bytes: Callable[[], Mapping[str, int]], bytes_max: int, all_bytes_max: int
+    ) -> None:
+        """Show what is held for each peer, and the bounds of it, for one and for all."""
         self._registry.register(_Queues(held_bytes))
         Gauge(
             "thanostack_receive_forward_queue_bytes_max",
             "Most bytes of forwards that are held for one peer.",
             registry=self._registry,
         ).set(bytes_max)
+        Gauge(
+            "thanostack_receive_forward_queues_bytes_max",
+            "Most bytes of forwards that are held for all peers.",
+            registry=self._registry,
+        ).set(all_bytes_max)
 
 
 class _Queues(Collector):
@@ -115,7 +122,7 @@ class _Queues(Collector):
     def collect(self) -> Iterable[Metric]:
         family = GaugeMetricFamily(
             "thanostack_receive_forward_queue_bytes",
-            "Bytes of forwards that wait for a peer or are on their way to it.",
+            "Memory of forwards that wait for a peer or are on their way to it.",
             labels=["worker"],
         )
         for worker, held in self._held_bytes().items():

@@ -64,8 +64,9 @@ class RoutingFlags(LogAndTracingFlags):
     receive_forward_queue_bytes_max: ByteSize = ours(
         "receive.forward.queue-bytes-max",
         "64MiB",
-        "Most bytes of forwards that are held for one peer, waiting or on their way; beyond it the "
-        "peer counts as unavailable.",
+        "Most memory of forwards that are held for one peer, waiting or on their way; beyond it "
+        "the peer counts as unavailable. All peers together hold twice "
+        "--receive.inflight-bytes-max at most, and each as much as is left of that.",
     )
     receive_sloppy_quorum: bool = ours(
         "receive.sloppy-quorum",

@@ -30,7 +30,7 @@ from thanostack.receive.http_api import WriteAPI, WriteOptions, WriteTarget
 from thanostack.receive.limits import Limits
 from thanostack.receive.live_limits import LiveLimits
 from thanostack.receive.metrics import ReceiveMetrics
-from thanostack.receive.request_body import BodyLimits, InflightBytes, inflight_bytes_of
+from thanostack.receive.request_body import BodyLimits, InflightBytes, inflight_bytes_max
 from thanostack.receive.routing import Routing
 from thanostack.receive.routing_metrics import RoutingMetrics
 from thanostack.receive.settings import ReceiveSettings
@@ -44,7 +44,6 @@ from thanostack.runtime.grpc_server import GrpcServer
 from thanostack.runtime.http_common import ASGI, CommonPages, LateApplication
 from thanostack.runtime.http_server import HTTPServer, listen
 from thanostack.runtime.kernel_cache import ROUTE_PATH, WRITE_PATH
-from thanostack.runtime.memory_limit import memory_limit_bytes
 from thanostack.runtime.metrics import HTTPMetrics
 from thanostack.runtime.process import Process
 from thanostack.runtime.tls_options import GRPC_ALPN
@@ -96,9 +95,7 @@ class Receiver:
         self._settings, self._process = settings, process
         self._is_open = False
         self._grpc: GrpcServer | None = None
-        self._inflight_bytes_max = settings.receive_inflight_bytes_max or inflight_bytes_of(
-            memory_limit_bytes()
-        )
+        self._inflight_bytes_max = inflight_bytes_max(settings.receive_inflight_bytes_max)
         self._metrics = ReceiveMetrics(
             process.registry, inflight_bytes_max=self._inflight_bytes_max
         )

@@ -100,6 +100,7 @@ class Cluster:
         addresses: of the nodes; each has the index of its address.
         local: storage of the node whose address the options name.
         algorithm: of the ring.
+        peers: how the router uses its peers.
         options: of the router.
     """
 
@@ -109,6 +110,7 @@ class Cluster:
         *,
         local: LocalWriter | None = None,
         algorithm: str = "ketama",
+        peers: PeerOptions | None = None,
         **options: Any,
     ) -> None:
         self.nodes = {address: Node() for address in addresses}
@@ -118,7 +120,7 @@ class Cluster:
         connect: Callable[[str], Any] = self.nodes.__getitem__
         self.peers = Peers(
             connect,
-            PeerOptions(),
+            peers or PeerOptions(),
             clock=self.clock,
             metrics=metrics,
             calls=GrpcMetrics(self.registry, "client").unary(REMOTE_WRITE),

@@ -11,7 +11,9 @@ from prometheus_client import CollectorRegistry
 from thanostack.lib.foundation.clock import ManualClock
 from thanostack.receive import peers
 from thanostack.receive.peers import (
+    FORWARD_BYTES,
     NOT_TRIED,
+    SERIES_BYTES,
     SILENT,
     TRIALS_MAX,
     Backoff,
@@ -25,6 +27,8 @@ from thanostack.runtime.grpc_metrics import GrpcMetrics
 from thanostack.runtime.http2_client import OK_END, CallEnd
 
 DOWN = CallEnd(GrpcCode.UNAVAILABLE, "refused")
+HELD = FORWARD_BYTES + SERIES_BYTES
+"""By a forward of one series besides its message."""
 
 
 class OpenCall:
@@ -91,7 +95,7 @@ class Cluster:
 
 @pytest.fixture
 async def cluster():
-    return Cluster(workers=2, queue_bytes_max=100, backoff_max_s=5.0)
+    return Cluster(workers=2, queue_bytes_max=1 << 20, backoff_max_s=5.0)
 
 
 async def test_only_so_many_forwards_run_and_the_others_wait(cluster):
@@ -108,7 +112,7 @@ async def test_only_so_many_forwards_run_and_the_others_wait(cluster):
 
 async def test_a_full_queue_is_unavailable_at_once(cluster):
     """Bytes that wait or are on their way are bounded, but one message always goes."""
-    cluster.forward(bytes(1000))
+    cluster.forward(bytes(1 << 20))
     refused = cluster.forward(b"x")
     assert [end.code for end in cluster.ends] == [GrpcCode.UNAVAILABLE]
     assert "too many bytes" in cluster.ends[0].text
@@ -116,7 +120,43 @@ async def test_a_full_queue_is_unavailable_at_once(cluster):
     cluster.calls()[0].on_end(OK_END)
     cluster.forward(b"x")
     assert len(cluster.calls()) == 2
-    assert cluster.peers.held_bytes() == {"a:1": 1}
+    assert cluster.peers.held_bytes() == {"a:1": 1 + HELD}
+
+
+async def test_all_peers_together_are_bounded_and_a_slow_one_leaves_room(cluster):
+    """A peer may hold as much as is left then: half of all, a third of it beside another one."""
+    cluster = Cluster(queue_bytes_max=1 << 30, all_bytes_max=60 * (HELD + 1))
+    for _ in range(100):
+        cluster.forward(b"x", "slow:1")
+    assert cluster.ends.count(CallEnd(GrpcCode.UNAVAILABLE, "too many bytes wait for it")) == 70
+    for _ in range(100):
+        cluster.forward(b"x", "slow:2")
+    n_held = {name: held // (HELD + 1) for name, held in cluster.peers.held_bytes().items()}
+    assert n_held == {"slow:1": 30, "slow:2": 15}
+    del cluster.ends[:]
+    for n in range(8):
+        cluster.forward(b"x", f"quick:{n % 2}")
+    assert cluster.ends == []
+    cluster.peers.keep({"quick:0", "quick:1"})
+    for n in range(0, 30, 5):
+        for call in cluster.calls("slow:1")[n : n + 5]:
+            call.on_end(OK_END)
+    for n in range(0, 15, 5):
+        for call in cluster.calls("slow:2")[n : n + 5]:
+            call.on_end(OK_END)
+    await asyncio.sleep(0)
+    for _ in range(100):
+        cluster.forward(b"x", "quick:0")
+    assert cluster.peers.held_bytes()["quick:0"] // (HELD + 1) == 28
+
+
+async def test_series_are_counted_too(cluster):
+    """What a forward holds besides its message grows with them."""
+    cluster.forward(b"x", n_series=1000)
+    held = cluster.peers.held_bytes()["a:1"]
+    assert held == 1 + FORWARD_BYTES + 1000 * SERIES_BYTES
+    cluster.calls()[0].on_end(OK_END)
+    assert cluster.peers.held_bytes() == {"a:1": 0}
 
 
 async def test_a_forward_given_up_while_it_waits_never_runs(cluster):
@@ -129,7 +169,7 @@ async def test_a_forward_given_up_while_it_waits_never_runs(cluster):
     cluster.calls()[0].on_end(OK_END)
     assert [call.message for call in cluster.calls()] == [b"1", b"2", b"4"]
     assert cluster.ends == [DOWN, OK_END]
-    assert cluster.peers.held_bytes() == {"a:1": 2}
+    assert cluster.peers.held_bytes() == {"a:1": 2 * (1 + HELD)}
 
 
 async def until(claim):
@@ -305,7 +345,7 @@ async def test_a_peer_that_left_is_there_for_late_forwards_only(cluster):
     assert cluster.value("thanos_receive_forward_delay_seconds_count", worker="a:1") is None
     cluster.peers.keep({"a:1", "b:1"})
     cluster.forward(b"back")
-    assert cluster.peers.held_bytes() == {"a:1": 4}
+    assert cluster.peers.held_bytes() == {"a:1": 4 + HELD}
 
 
 async def test_a_peer_that_left_is_not_looked_for(cluster):
@@ -405,10 +445,11 @@ def test_pauses_double_up_to_a_bound():
 
 async def test_queues_are_shown(cluster):
     """With their bound."""
-    cluster.metrics.watch_queues(cluster.peers.held_bytes, 100)
+    cluster.metrics.watch_queues(cluster.peers.held_bytes, 100, 200)
     cluster.forward(b"12345")
-    assert cluster.value("thanostack_receive_forward_queue_bytes", worker="a:1") == 5
+    assert cluster.value("thanostack_receive_forward_queue_bytes", worker="a:1") == 5 + HELD
     assert cluster.value("thanostack_receive_forward_queue_bytes_max") == 100
+    assert cluster.value("thanostack_receive_forward_queues_bytes_max") == 200
 
 
 async def test_a_scrape_does_not_mind_new_peers(cluster, monkeypatch):

@@ -38,6 +38,7 @@ def made_of(monkeypatch, *arguments):
         ("--receive.forward.async-workers=3", "PeerOptions", "workers", 3),
         ("--receive.forward.async-workers=0", "PeerOptions", "workers", 1),
         ("--receive.forward.queue-bytes-max=1MB", "PeerOptions", "queue_bytes_max", 1 << 20),
+        ("--receive.inflight-bytes-max=3MB", "PeerOptions", "all_bytes_max", 6 << 20),
         ("--receive-forward-max-backoff=9s", "PeerOptions", "backoff_max_s", 9),
         ("--receive-forward-timeout=8s", "RouterOptions", "timeout_s", 8),
         ("--receive.sloppy-quorum", "RouterOptions", "is_sloppy", True),

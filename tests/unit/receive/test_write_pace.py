@@ -9,7 +9,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from thanostack.lib.foundation.errors import Unavailable
-from thanostack.receive import wiring
+from thanostack.receive import request_body, wiring
 from thanostack.receive.request_body import InflightBytes, inflight_bytes_of
 from thanostack.receive.settings import ReceiveSettings
 from thanostack.receive.write_pace import REFUSALS_A_TURN, WRITES_A_TURN, WritePace
@@ -179,7 +179,7 @@ def test_bytes_in_flight_follow_the_memory(memory, expected):
 
 async def test_flags_and_the_memory_set_the_bounds(tmp_path, monkeypatch):
     """--receive.write-queue-max, --receive.write-queue-wait, --receive.inflight-bytes-max."""
-    monkeypatch.setattr(wiring, "memory_limit_bytes", lambda: 1 << 30)
+    monkeypatch.setattr(request_body, "memory_limit_bytes", lambda: 1 << 30)
     flags = ["--receive.write-queue-max=3", "--receive.write-queue-wait=7s"]
     for own, expected in ((["--receive.inflight-bytes-max=5MB"], 5 << 20), ([], 128 << 20)):
         arguments = ['--label=replica="0"', f"--tsdb.path={tmp_path}", *flags, *own]
