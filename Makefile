@@ -64,7 +64,11 @@ bench: kernels ## Measure against the peers in one run; prints the tables of doc
 soak: kernels ## Crash loops, faults and overload for longer than CI should take; needs root
 	$(BIN)/python tests/simulation/crash_loop.py --kills 2000
 	$(BIN)/python tests/simulation/receive_faults.py --runs 40
-	$(BIN)/python tests/simulation/receive_faults.py --runs 20 --hostile
+	$(BIN)/python tests/simulation/receive_faults.py --runs 20 --cluster hostile
+	$(BIN)/python tests/simulation/receive_faults.py --runs 20 --cluster hostile --ring 5
+	$(BIN)/python tests/simulation/receive_faults.py --runs 20 --cluster sloppy --ring 5
+	$(BIN)/python tests/simulation/receive_faults.py --runs 20 --cluster nodes
+	$(BIN)/python tests/simulation/receive_faults.py --runs 20 --cluster nodes --ring 5
 	$(BIN)/python tests/benchmarks/overload.py --seconds 60
 
 COMPILE = $(BIN)/uv pip compile -q pyproject.toml --universal --generate-hashes \

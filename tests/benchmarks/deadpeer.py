@@ -15,8 +15,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import selectors
-import socket
 import statistics
 import tempfile
 import threading
@@ -28,6 +26,7 @@ from pathlib import Path
 
 from thanostack.testing.bodies import Load
 from thanostack.testing.processes import Server, free_port, our_receive, thanos_receive
+from thanostack.testing.relay import Relay
 
 INGESTORS = 3
 LOAD = Load(series=2_000, batch=500)
@@ -64,82 +63,6 @@ class Times:
         ]
 
 
-class Relay:
-    """Passes connections on to a port, until it is told to say nothing more.
-
-    Args:
-        target: the port.
-    """
-
-    def __init__(self, target: int) -> None:
-        self._target = target
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.port = int(self._listener.getsockname()[1])
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._listener, selectors.EVENT_READ)
-        self._others: dict[socket.socket, socket.socket] = {}
-        self._is_silent, self._ends = False, False
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def set_silent(self, is_silent: bool) -> None:
-        """Say nothing from now on, or begin anew: what was connected meanwhile is cut off."""
-        self._is_silent = is_silent
-
-    def close(self) -> None:
-        """End."""
-        self._ends = True
-        self._thread.join()
-
-    def _run(self) -> None:
-        was_silent = False
-        while not self._ends:
-            if was_silent and not self._is_silent:
-                for end in list(self._others):
-                    self._drop(end)
-            was_silent = self._is_silent
-            for key, _ in self._selector.select(0.02):
-                if self._is_silent:
-                    time.sleep(0.02)
-                    break
-                self._serve(key.fileobj)  # type: ignore[arg-type]
-        for end in (*self._others, self._listener):
-            end.close()
-
-    def _serve(self, ready: socket.socket) -> None:
-        if ready is self._listener:
-            self._accept()
-            return
-        other = self._others.get(ready)
-        if other is None:
-            return
-        try:
-            data = ready.recv(1 << 18)
-            other.sendall(data)
-        except OSError:
-            data = b""
-        if not data:
-            self._drop(ready)
-
-    def _accept(self) -> None:
-        accepted, _ = self._listener.accept()
-        try:
-            onward = socket.create_connection(("127.0.0.1", self._target), timeout=5)
-        except OSError:
-            accepted.close()
-            return
-        for one, other in ((accepted, onward), (onward, accepted)):
-            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._others[one] = other
-            self._selector.register(one, selectors.EVENT_READ)
-
-    def _drop(self, end: socket.socket) -> None:
-        for one in (end, self._others.get(end)):
-            if one is not None and self._others.pop(one, None) is not None:
-                self._selector.unregister(one)
-                one.close()
-
-
 class Ingestor:
     """One that can be killed, and started again with what it had, behind a relay.
 
@@ -151,7 +74,7 @@ class Ingestor:
     def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
         self._folder, self._stack, self._port = folder, stack, free_port()
         self.start()
-        self.relay = Relay(self._port)
+        self.relay = Relay(("127.0.0.1", self._port))
         stack.callback(self.relay.close)
 
     def start(self) -> None:

@@ -15,7 +15,8 @@ import pytest
 
 from thanostack.testing.hostile_places import network_of_its_own, small_disk
 from thanostack.testing.receive_cluster import log_tails
-from thanostack.testing.receive_faults import END, Trial, hostile_cluster
+from thanostack.testing.receive_faults import hostile_cluster
+from thanostack.testing.receive_trial import END, Trial
 from thanostack.testing.write_senders import Senders
 
 pytestmark = pytest.mark.timeout(600)

@@ -1,11 +1,15 @@
 """Break a receive cluster under load, run after run, and prove what it promises.
 
-Two routers and five ingestors, replication factor 3, four senders without retries. A run draws
-three to five faults by its seed; each prints a line. While a quorum lives no write is refused, all
-that is acknowledged is readable, and nothing is readable that was never sent.
+Replication factor 3, four senders without retries. A run draws three to five faults by its seed;
+each prints a line. While a quorum lives no write is refused, all that is acknowledged is readable,
+and nothing is readable that was never sent.
 
-Run it by hand or by `make soak`. The cluster lives through all runs; `--fault` chooses the faults,
-`--hostile` adds those that need root (a link that is cut, a disk that is full).
+    plain      two routers and five ingestors, three or five of which are in the ring
+    hostile    the same with a link that is cut and a disk that is full; needs root
+    sloppy     the same as plain with --receive.sloppy-quorum
+    nodes      three or five nodes, each a router and an ingestor
+
+Run it by hand or by `make soak`. The cluster lives through all runs; `--fault` chooses the faults.
 """
 
 from __future__ import annotations
@@ -21,7 +25,8 @@ from collections import Counter
 from pathlib import Path
 
 from thanostack.testing.receive_cluster import log_tails
-from thanostack.testing.receive_faults import END, Trial, drawn, hostile_cluster, plain_cluster
+from thanostack.testing.receive_faults import CLUSTERS, drawn
+from thanostack.testing.receive_trial import END, Trial
 from thanostack.testing.write_senders import Senders
 
 SUMMED = ("sent", "acknowledged", "cut", "readable", "lost", "invented")
@@ -33,7 +38,8 @@ def parse():
     parser.add_argument("--seed", type=int, default=1, help="of the first run")
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--fault", action="append", help="in this order, in each run")
-    parser.add_argument("--hostile", action="store_true", help="as root")
+    parser.add_argument("--cluster", choices=CLUSTERS, default="plain")
+    parser.add_argument("--ring", type=int, choices=(3, 5), default=3, help="its size at first")
     parser.add_argument("--folder", type=Path, help="a temporary one if not given")
     return parser.parse_args()
 
@@ -71,7 +77,7 @@ def main():
     folder = Path(tempfile.mkdtemp(prefix="receive-faults-", dir=options.folder))
     print(f"seeds from {options.seed}, cluster in {folder}", flush=True)
     tallies, begun_s = [], time.monotonic()
-    with (hostile_cluster if options.hostile else plain_cluster)(folder) as (cluster, faults):
+    with CLUSTERS[options.cluster](folder, options.ring) as (cluster, faults):
         for seed in range(options.seed, options.seed + options.runs):
             tallies += run(cluster, faults, seed, options.fault)
             if not all(tally.is_good for tally in tallies):

@@ -3,6 +3,8 @@
     senders ──> Service ──> router-0, router-1 ──ring──> ingestor-0 … ingestor-4
                                                               ^── query (chain deduplication)
 
+    senders ──> Service ──> node-0 … node-4, each a router and an ingestor of the ring
+
 A node keeps its addresses and its directory from one life to the next, as a pod of a StatefulSet
 does. Each router has a hashrings file of its own, so that two routers can disagree for a while, as
 they do when the kubelet brings a ConfigMap to their nodes. All ingestors run all the time; the ring
@@ -27,6 +29,7 @@ from pathlib import Path
 from typing import Final
 
 from thanostack.testing.processes import Server, our_query, thanostack, until
+from thanostack.testing.relay import Relay
 from thanostack.testing.write_senders import Service
 
 KETAMA: Final = "--receive.hashrings-algorithm=ketama"
@@ -59,39 +62,65 @@ class Place:
         host: its address.
         prefix: of its command, such as one that enters a network namespace.
         folder: of its data; empty for one beside the others.
+        is_relayed: whether routers reach it through a relay.
     """
 
     host: str = "127.0.0.1"
     prefix: tuple[str, ...] = ()
     folder: Path | None = None
+    is_relayed: bool = False
+
+
+@dataclass(frozen=True)
+class Topology:
+    """What a cluster consists of.
+
+    Args:
+        places: of its ingestors.
+        ring_size: how many of them are in the ring at first.
+        n_routers: beside them; 0 if they are routers themselves.
+        router_flags: of each router, besides the ring's.
+    """
+
+    places: Sequence[Place]
+    ring_size: int = 3
+    n_routers: int = 2
+    router_flags: tuple[str, ...] = ()
 
 
 class Node:
-    """One receiver through all its lives.
+    """One receiver through all its lives; the first one begins with `start`.
 
     Args:
         name: in tallies, also its replica label and the name of its folder.
-        flags: of `thanostack receive`, without addresses and directory.
         folder: of the cluster.
         place: where it lives.
     """
 
-    def __init__(self, name: str, flags: Sequence[str], folder: Path, place: Place) -> None:
+    def __init__(self, name: str, folder: Path, place: Place) -> None:
         self.name, self.place = name, place
         self._http, self._grpc, self._write = (_steady_port() for _ in range(3))
         self._log = folder / f"{name}.log"
+        self.flags: tuple[str, ...] = ()
+        """Of `thanostack receive`, besides addresses and directory."""
         self._command = [
             *place.prefix, *thanostack(), "receive", f'--label=replica="{name}"',
             f"--tsdb.path={place.folder or folder / name}",
             f"--http-address={place.host}:{self._http}",
             f"--grpc-address={place.host}:{self._grpc}",
-            f"--remote-write.address={place.host}:{self._write}", *flags,
+            f"--remote-write.address={place.host}:{self._write}",
         ]  # fmt: skip
-        self.server = self.start()
+        self.relay = Relay((place.host, self._grpc)) if place.is_relayed else None
+        self.server: Server
 
     @property
     def address(self) -> str:
         """Return the address of its gRPC port, as it stands in a hashring."""
+        return f"127.0.0.1:{self.relay.port}" if self.relay else self.own_address
+
+    @property
+    def own_address(self) -> str:
+        """Return the address of its gRPC port for those who do not use its relay."""
         return f"{self.place.host}:{self._grpc}"
 
     @property
@@ -102,7 +131,7 @@ class Node:
     def start(self) -> Server:
         """Begin a life; `server.wait_ready` waits until it serves."""
         with self._log.open("ab") as output:
-            process = subprocess.Popen(self._command, stdout=output, stderr=output)
+            process = subprocess.Popen([*self._command, *self.flags], stdout=output, stderr=output)
         self.server = Server(
             self.name, process, http_port=self._http, grpc_port=self._grpc,
             write_port=self._write, host=self.place.host,
@@ -130,6 +159,8 @@ class Node:
         self.resume()
         with contextlib.suppress(ProcessLookupError):
             self.server.kill()
+        if self.relay is not None:
+            self.relay.close()
 
 
 @dataclass
@@ -139,7 +170,7 @@ class Cluster:
     Args:
         folder: of everything.
         ingestors: all of them, in the ring or not.
-        routers: each with its hashrings file at `ring_file`.
+        routers: each with its hashrings file at `ring_file`; perhaps the ingestors.
         query: over all ingestors.
         service: in front of the routers.
         ring_size: how many ingestors are in the ring.
@@ -200,42 +231,43 @@ def _knows(router: Node, n: int) -> bool:
 
 
 @contextlib.contextmanager
-def running_cluster(
-    folder: Path, places: Sequence[Place], *, ring_size: int = 3, n_routers: int = 2
-) -> Iterator[Cluster]:
-    """Run a cluster with an ingestor in each place, and yield it when all of it is ready."""
+def running_cluster(folder: Path, topology: Topology) -> Iterator[Cluster]:
+    """Run a cluster, and yield it when all of it is ready."""
+    ingestors, routers = _nodes(folder, topology)
+    nodes = list(dict.fromkeys((*ingestors, *routers)))
     with contextlib.ExitStack() as stack:
-        ingestors = [_started(stack, f"ingestor-{n}", (), folder, p) for n, p in enumerate(places)]
-        routers = [
-            _router(stack, f"router-{n}", ingestors[:ring_size], folder) for n in range(n_routers)
-        ]
-        flags = (*_QUERY_FLAGS, *(f"--endpoint={node.address}" for node in ingestors))
+        for node in nodes:
+            node.start()
+            stack.callback(node.end)
+        flags = (*_QUERY_FLAGS, *(f"--endpoint={node.own_address}" for node in ingestors))
         query = stack.enter_context(our_query(folder, flags=flags))
         service = Service()
-        for node in (*ingestors, *routers):
+        for node in nodes:
             node.server.wait_ready()
         for router in routers:
             service.add(router.name, router.writes)
         query.wait_ready()
-        yield Cluster(folder, ingestors, routers, query, service, ring_size)
+        yield Cluster(folder, ingestors, routers, query, service, topology.ring_size)
 
 
-def _router(stack: contextlib.ExitStack, name: str, ring: Sequence[Node], folder: Path) -> Node:
-    file = ring_file(folder, name)
-    write_ring(file, ring)
-    flags = (
-        f"--receive.hashrings-file={file}", KETAMA,
-        f"--receive.replication-factor={REPLICATION_FACTOR}",
-    )  # fmt: skip
-    return _started(stack, name, flags, folder, Place())
-
-
-def _started(
-    stack: contextlib.ExitStack, name: str, flags: Sequence[str], folder: Path, place: Place
-) -> Node:
-    node = Node(name, flags, folder, place)
-    stack.callback(node.end)
-    return node
+def _nodes(folder: Path, topology: Topology) -> tuple[list[Node], list[Node]]:
+    """Return ingestors and routers, not started yet, with their flags and hashrings files."""
+    kind = "ingestor" if topology.n_routers else "node"
+    ingestors = [Node(f"{kind}-{n}", folder, place) for n, place in enumerate(topology.places)]
+    beside = [Node(f"router-{n}", folder, Place()) for n in range(topology.n_routers)]
+    routers = beside or ingestors
+    for node in ingestors:
+        node.flags += ("--receive.enable-drain",)
+    for router in routers:
+        file = ring_file(folder, router.name)
+        write_ring(file, ingestors[: topology.ring_size])
+        router.flags += (
+            f"--receive.hashrings-file={file}", KETAMA,
+            f"--receive.replication-factor={REPLICATION_FACTOR}", *topology.router_flags,
+        )  # fmt: skip
+        if router in ingestors:
+            router.flags += (f"--receive.local-endpoint={router.address}",)
+    return ingestors, routers
 
 
 def log_tails(cluster: Cluster, n_bytes: int = 2000) -> str:

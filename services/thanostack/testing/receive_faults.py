@@ -1,200 +1,47 @@
-"""What breaks a receive cluster under load, and the books that say what it cost.
-
-    Trial ──for each fault──> break, mend ── write on ── read everything back ──> Tally
+"""What breaks a receive cluster, and the clusters that can be broken so.
 
 A fault chooses its victim and its moments from the run's randomness. One node is down at a time, so
-a quorum lives throughout: *nothing* may be refused, at the first answer, without retries. Only what
-was on its way through a router at the moment of its `kill -9` is excused, as nobody can answer for
-a dead process: a request counts as *cut* if its connection broke, its router was killed, and the
-kill was between its first byte and its end.
-
-After each fault, and while an ingestor is dead, everything is read through the querier: *lost* is
-an acknowledged sample that is not there, *invented* one that is there and was never sent.
+that a quorum lives throughout; where two are, routers may write elsewhere (sloppy quorum).
 
 A fault follows at once upon the former: a node that is ready is up, whatever the routers believe. A
-node behind a link that is mended is up when it takes writes again, as retransmissions have pauses.
+node behind a link that is mended is up when it takes writes again, as retransmissions have pauses;
+one that was drained, when nobody has older samples than it has cut into a block.
 
-The last three faults need a place of their own for their victim: see `hostile_places`.
+Some faults need a place of their own for their victim, see `Place` and `hostile_places`. What they
+cost is counted by `receive_trial`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import random
-import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from thanostack.testing.held_samples import Held, missing, n_missing, of_query, size, without
+from thanostack.testing.held_samples import missing
 from thanostack.testing.hostile_places import Link, SmallDisk, network_of_its_own, small_disk
 from thanostack.testing.processes import until
-from thanostack.testing.receive_cluster import Cluster, Node, Place, running_cluster
-from thanostack.testing.write_senders import ACKNOWLEDGED, RESET, Senders, Write
+from thanostack.testing.receive_cluster import (
+    REPLICATION_FACTOR,
+    Cluster,
+    Node,
+    Place,
+    Topology,
+    running_cluster,
+)
+from thanostack.testing.receive_trial import Fault, Trial
+from thanostack.testing.write_senders import Senders
 
-_EXTERNAL: Final = "tenant_id"
 _DISK_MIB: Final = 64
-END: Final = "end"
-"""Instead of a fault's name: of the tally of what came behind the last one."""
+LATE_S: Final = 2.0
+"""By how much the answers of a late ingestor are late."""
 
-
-@dataclass
-class Tally:
-    """What one fault cost: writes, then samples.
-
-    Args:
-        run, ring, fault: which.
-        sent, acknowledged: writes.
-        refused: writes that were answered with something else, or not at all, by outcome.
-        cut: writes on their way through a router at the moment of its `kill -9`.
-        readable, lost, invented: samples; readable are those acknowledged during this fault.
-        slowest_s: the longest that a write took.
-        details: of what is wrong.
-    """
-
-    run: int
-    ring: int
-    fault: str
-    sent: int = 0
-    acknowledged: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
-    cut: int = 0
-    readable: int = 0
-    lost: int = 0
-    invented: int = 0
-    slowest_s: float = 0.0
-    details: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        """Return everything but the details in one line."""
-        refused = ", ".join(f"{n} x {outcome}" for outcome, n in sorted(self.refused.items()))
-        return (
-            f"run {self.run:<4} ring {self.ring} {self.fault:17} writes: {self.sent} sent, "
-            f"{self.acknowledged} acknowledged, {self.refused.total()} refused"
-            f"{f' ({refused})' if refused else ''}, {self.cut} cut; samples: {self.readable} "
-            f"readable, {self.lost} lost, {self.invented} invented; slowest {self.slowest_s:.2f} s"
-        )
-
-    @property
-    def is_good(self) -> bool:
-        """Return whether nothing was refused, lost or invented."""
-        return not (self.refused.total() or self.lost or self.invented)
-
-
-@dataclass
-class Trial:
-    """One run: senders with a number of their own upon a cluster, and faults in a row.
-
-    Args:
-        cluster: that is broken.
-        senders: that write to it.
-        source: of victims and moments.
-        patience_s: how long what is acknowledged may take to be readable.
-    """
-
-    cluster: Cluster
-    senders: Senders
-    source: random.Random
-    patience_s: float = 30.0
-    counted: list[int] = field(init=False)
-    """Of each sender, how many writes are in a tally."""
-
-    def __post_init__(self) -> None:
-        self.counted = [0] * len(self.senders.senders)
-
-    def pause(self, least_s: float, most_s: float) -> None:
-        """Wait a moment, under load."""
-        time.sleep(self.source.uniform(least_s, most_s))
-
-    def victim(self) -> Node:
-        """Return an ingestor of the ring."""
-        return self.source.choice(self.cluster.ring)
-
-    def run(self, faults: Iterable[tuple[str, Fault]]) -> Iterator[Tally]:
-        """Yield what each of some faults cost, then what was left: every write is in one tally."""
-        try:
-            for name, fault in faults:
-                yield self._suffer(name, fault)
-        finally:
-            self.senders.halt()
-        yield self._tally(END)
-
-    def _suffer(self, name: str, fault: Fault) -> Tally:
-        """Let a fault happen, write on, and read back all that this run has written."""
-        self.pause(0, 0.3)
-        fault(self)
-        self.senders.await_writes(3)
-        return self._tally(name)
-
-    def _tally(self, name: str) -> Tally:
-        tally = Tally(self.senders.run, self.cluster.ring_size, name)
-        before, self.counted = self.counted, self.senders.mark()
-        self._count_writes(tally, self.senders.between(before, self.counted))
-        self._read(tally, before)
-        return tally
-
-    def check_now(self) -> None:
-        """Read back all that is acknowledged, while something is broken.
-
-        Raises:
-            AssertionError: if anything is lost.
-        """
-        mark = self.senders.mark()
-        acknowledged = self.senders.acknowledged([0] * len(mark), mark)
-        lost = self._await_all(acknowledged)[1]
-        assert not lost, f"not readable while a node is down: {lost[:5]}"
-
-    def _count_writes(self, tally: Tally, writes: Sequence[Write]) -> None:
-        for write in writes:
-            tally.sent += 1
-            tally.slowest_s = max(tally.slowest_s, write.ended_s - write.begun_s)
-            if write.outcome == ACKNOWLEDGED:
-                tally.acknowledged += 1
-            elif _is_cut(write, self.cluster.kills):
-                tally.cut += 1
-            else:
-                tally.refused[write.outcome] += 1
-                tally.details.append(f"{write.outcome} by {write.endpoint}: {write.text}")
-
-    def _read(self, tally: Tally, before: list[int]) -> None:
-        acknowledged = self.senders.acknowledged([0] * len(before), self.senders.mark())
-        during = self.senders.acknowledged(before, self.counted)
-        held, lost = self._await_all(acknowledged)
-        sent = self.senders.sent()
-        invented = missing(held, sent)
-        tally.lost = n_missing(acknowledged, held)
-        tally.readable = size(during) - n_missing(during, held)
-        tally.invented = n_missing(held, sent)
-        tally.details += [f"lost {line}" for line in lost[:5]]
-        tally.details += [f"invented {line}" for line in invented[:5]]
-
-    def _await_all(self, acknowledged: Held) -> tuple[Held, list[str]]:
-        """Read until all is there: a querier takes seconds to hear that a node is back."""
-        deadline = time.monotonic() + self.patience_s
-        while True:
-            held = self.held()
-            lost = missing(acknowledged, held)
-            if not lost or time.monotonic() > deadline:
-                return held, lost
-            time.sleep(0.5)
-
-    def held(self) -> Held:
-        """Return every sample of this run that can be read."""
-        at_s = self.senders.begun_ms / 1000 + 7200
-        query = f'{{__name__=~".+",run="{self.senders.run}"}}[3h]'
-        return without(of_query(self.cluster.query, query, at_s), _EXTERNAL)
-
-
-Fault = Callable[[Trial], None]
-
-
-def _is_cut(write: Write, kills: Sequence[tuple[str, float, float]]) -> bool:
-    return write.outcome == RESET and any(
-        name == write.endpoint and write.begun_s <= ended_s and begun_s <= write.ended_s
-        for name, begun_s, ended_s in kills
-    )
+Started = tuple[Cluster, Mapping[str, Fault]]
+"""A cluster that runs, and what can be done to it."""
 
 
 def kill_ingestor(trial: Trial) -> None:
@@ -204,6 +51,29 @@ def kill_ingestor(trial: Trial) -> None:
     trial.pause(0.2, 2)
     trial.check_now()
     victim.restart()
+
+
+def kill_two_ingestors(trial: Trial) -> None:
+    """`kill -9` of two: series that had both have one replica left, and no quorum without spares.
+
+    What only those two have is not readable meanwhile, so that nothing is read here.
+    """
+    victims = trial.source.sample(trial.cluster.ring, 2)
+    for victim in victims:
+        victim.server.kill()
+        trial.pause(0, 0.3)
+    trial.pause(0.5, 2)
+    for victim in victims:
+        victim.restart()
+
+
+def kill_node(trial: Trial) -> None:
+    """`kill -9` of a router that is an ingestor; its clients go to the others."""
+    victim = trial.victim()
+    trial.cluster.kill_router(victim)
+    trial.pause(0.2, 2)
+    trial.check_now()
+    trial.cluster.revive_router(victim)
 
 
 def kill_router(trial: Trial) -> None:
@@ -236,6 +106,28 @@ def slow_ingestor(trial: Trial) -> None:
         victim.resume()
 
 
+def late_ingestor(trial: Trial) -> None:
+    """A peer whose every byte comes late, and does come: writes do not wait for it.
+
+    Raises:
+        AssertionError: if one took as long as that.
+    """
+    relays = [node.relay for node in trial.cluster.ring if node.relay]
+    before = trial.senders.mark()
+    for relay in relays:
+        relay.set_delay(LATE_S)
+    try:
+        trial.pause(LATE_S + 0.5, LATE_S + 3)
+        trial.senders.await_writes(3)
+    finally:
+        for relay in relays:
+            relay.set_delay(0)
+    writes = trial.senders.between(before, trial.senders.mark())
+    slowest_s = max(write.ended_s - write.begun_s for write in writes)
+    assert relays, "no ingestor of the ring is behind a relay"
+    assert slowest_s < LATE_S, f"a write waited {slowest_s:.2f} s for an ingestor {LATE_S:g} s late"
+
+
 def rolling_restart(trial: Trial) -> None:
     """Every ingestor and every router is restarted, the next one when the last one is ready."""
     for node in trial.cluster.ring:
@@ -243,6 +135,12 @@ def rolling_restart(trial: Trial) -> None:
         node.restart()
     for router in trial.cluster.routers:
         _restart_router(trial, router)
+
+
+def rolling_restart_of_nodes(trial: Trial) -> None:
+    """The same where every router is an ingestor."""
+    for node in trial.cluster.routers:
+        _restart_router(trial, node)
 
 
 def grow(trial: Trial) -> None:
@@ -255,6 +153,39 @@ def shrink(trial: Trial) -> None:
     """Two ingestors less; what they hold stays readable."""
     trial.cluster.resize(3, trial.source.uniform(0, 1))
     trial.pause(0.5, 1)
+
+
+def drain(trial: Trial) -> None:
+    """An ingestor leaves the ring, is drained and stopped, and comes back, as an operator does it.
+
+    It is drained as soon as the routers know, without waiting for what is still on its way to it.
+    What it has stays readable, in its blocks, and is there again when it comes back.
+    """
+    cluster = trial.cluster
+    victim, size = cluster.ring[-1], cluster.ring_size
+    assert size > REPLICATION_FACTOR, "no ingestor can leave this ring"
+    own = until("samples of the ingestor", lambda: trial.held(victim), 30)
+    cluster.resize(size - 1, trial.source.uniform(0, 1))
+    newest_ms = trial.senders.newest_ms
+    _ask_drain(victim, "POST")
+    until("a drained ingestor", lambda: _ask_drain(victim, "GET")["state"] == "drained", 30)
+    assert not missing(own, trial.held(victim)), "a drained ingestor lacks what it had"
+    victim.server.stop()
+    trial.pause(0.2, 1)
+    trial.check_now()
+    victim.start()
+    until("an end of the drain", lambda: _ask_drain(victim, "DELETE"), 30)
+    victim.server.wait_ready()
+    cluster.resize(size, trial.source.uniform(0, 1))
+    until("samples newer than the block", lambda: trial.senders.passed_ms > newest_ms, 30)
+    until("all that it had before", lambda: not missing(own, trial.held(victim)), 30)
+
+
+def _ask_drain(node: Node, method: str) -> Any:
+    """Return what an ingestor says to a request for its drain."""
+    request = urllib.request.Request(f"{node.server.url}/-/drain", method=method)
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
 
 
 def black_hole(link: Link, victim: int) -> Fault:
@@ -331,16 +262,37 @@ def _restart_router(trial: Trial, router: Node) -> None:
     trial.cluster.revive_router(router)
 
 
-FAULTS: Final[dict[str, Fault]] = {
+_PLAIN: Final[Mapping[str, Fault]] = {
     "kill-ingestor": kill_ingestor,
     "kill-router": kill_router,
     "restart-ingestor": restart_ingestor,
     "restart-router": restart_router,
     "slow-ingestor": slow_ingestor,
+    "late-ingestor": late_ingestor,
+    "rolling-restart": rolling_restart,
+    "drain": drain,
+    "grow": grow,
+    "shrink": shrink,
+}
+SLOPPY: Final = "--receive.sloppy-quorum"
+SLOPPY_FAULTS: Final[Mapping[str, Fault]] = {
+    "kill-ingestor": kill_ingestor,
+    "kill-two": kill_two_ingestors,
+    "kill-router": kill_router,
+    "slow-ingestor": slow_ingestor,
     "rolling-restart": rolling_restart,
     "grow": grow,
     "shrink": shrink,
 }
+_NODES: Final[Mapping[str, Fault]] = {
+    "kill-node": kill_node,
+    "restart-node": restart_router,
+    "slow-node": slow_ingestor,
+    "rolling-restart": rolling_restart_of_nodes,
+}
+# Three replicas need three nodes, and two more for a quorum without two of those.
+_IMPOSSIBLE: Final = {3: {"shrink", "drain", "kill-two"}, 5: {"grow"}}
+_PLACES: Final = (Place(is_relayed=True), *[Place()] * 4)
 
 
 def drawn(
@@ -349,8 +301,7 @@ def drawn(
     """Return three to five faults in a row; a ring of three can only grow, one of five shrink."""
     chosen = []
     for _ in range(source.randint(3, 5)):
-        impossible = "shrink" if ring_size == 3 else "grow"
-        name = source.choice([name for name in faults if name != impossible])
+        name = source.choice([name for name in faults if name not in _IMPOSSIBLE[ring_size]])
         if name in {"grow", "shrink"}:
             ring_size = 8 - ring_size
         chosen.append((name, faults[name]))
@@ -358,30 +309,55 @@ def drawn(
 
 
 @contextlib.contextmanager
-def plain_cluster(folder: Path) -> Iterator[tuple[Cluster, Mapping[str, Fault]]]:
+def plain_cluster(folder: Path, ring_size: int = 3) -> Iterator[Started]:
     """Run five ingestors that are processes as any other, and yield them with their faults."""
-    with running_cluster(folder, [Place()] * 5) as cluster:
-        yield cluster, FAULTS
+    with running_cluster(folder, Topology(_PLACES, ring_size)) as cluster:
+        yield cluster, _PLAIN
 
 
 @contextlib.contextmanager
-def hostile_cluster(folder: Path) -> Iterator[tuple[Cluster, Mapping[str, Fault]]]:
+def sloppy_cluster(folder: Path, ring_size: int = 5) -> Iterator[Started]:
+    """Run the same behind routers that write to the next node while one is down."""
+    topology = Topology(_PLACES, ring_size, router_flags=(SLOPPY,))
+    with running_cluster(folder, topology) as cluster:
+        yield cluster, SLOPPY_FAULTS
+
+
+@contextlib.contextmanager
+def node_cluster(folder: Path, ring_size: int = 3) -> Iterator[Started]:
+    """Run nodes that are routers and ingestors both."""
+    topology = Topology([Place()] * ring_size, ring_size, n_routers=0)
+    with running_cluster(folder, topology) as cluster:
+        yield cluster, _NODES
+
+
+@contextlib.contextmanager
+def hostile_cluster(folder: Path, ring_size: int = 3) -> Iterator[Started]:
     """Run five ingestors, one behind a link that can be cut, one on a disk that can be filled.
 
     Raises:
         NotPossibleHere: without root, `ip` or `mount`.
     """
     with network_of_its_own() as link, small_disk(folder / "disk", _DISK_MIB) as disk:
-        places = [Place()] * 5
+        places = list(_PLACES)
         places[1] = Place(link.host, link.prefix)
         places[2] = Place(folder=disk.folder / "ingestor-2")
-        with running_cluster(folder, places) as cluster:
+        with running_cluster(folder, Topology(places, ring_size)) as cluster:
             yield (
                 cluster,
                 {
-                    **FAULTS,
+                    **_PLAIN,
                     "black-hole": black_hole(link, 1),
                     "flapping-link": flapping_link(link, 1),
                     "full-disk": full_disk(disk, 2),
                 },
             )
+
+
+CLUSTERS: Final[Mapping[str, Callable[[Path, int], AbstractContextManager[Started]]]] = {
+    "plain": plain_cluster,
+    "sloppy": sloppy_cluster,
+    "nodes": node_cluster,
+    "hostile": hostile_cluster,
+}
+"""By name; each takes a folder and how many ingestors are in the ring at first."""

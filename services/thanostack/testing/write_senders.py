@@ -34,7 +34,9 @@ from thanostack.testing.held_samples import Held, bits
 ACKNOWLEDGED: Final = "acknowledged"
 RESET: Final = "reset"
 NO_ENDPOINT: Final = "no endpoint"
-STEP_MS: Final = 250
+# Less than from one request to the next, so that a later run has newer samples: what a node cut
+# into blocks for one run is no reason to refuse those of the next.
+STEP_MS: Final = 100
 _TIMEOUT_S: Final = 30
 _HEADERS: Final = {"Content-Encoding": "snappy", "Content-Type": "application/x-protobuf"}
 
@@ -233,6 +235,16 @@ class Senders:
         for sender in self.senders:
             held.update(sender.held(list(range(len(sender.writes) + 1))))
         return held
+
+    @property
+    def newest_ms(self) -> int:
+        """Return the time of the newest samples of all, those on their way too."""
+        return self.begun_ms + (max(self.mark()) + 1) * STEP_MS
+
+    @property
+    def passed_ms(self) -> int:
+        """Return the time that no sender has older samples than, from now on."""
+        return self.begun_ms + min(self.mark()) * STEP_MS
 
     def await_writes(self, n: int, timeout_s: float = 30) -> None:
         """Return when every sender has had so many more answers.
