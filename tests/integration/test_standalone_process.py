@@ -107,7 +107,13 @@ def test_it_stores_answers_and_survives_being_killed(standalone):
     assert standalone.send((series, [(now - 1000, 1.5), (now, 2.5)])).status_code == 200
     found = [({**series, "tenant_id": "default-tenant"}, "2.5")]
     assert standalone.query("height") == found
-    assert standalone.query("height", dedup="false")[0][0]["replica"] == "standalone"
+    assert standalone.query("height", dedup="false")[0][0]["receive_replica"] == "standalone"
+    for name in ("replica", "prometheus_replica"):
+        pair = [{"__name__": "width", "of": name, name: which} for which in "ab"]
+        assert standalone.send(*((row, [(now, 1.0)]) for row in pair)).status_code == 200
+        shown = standalone.query(f"width{{of='{name}'}}", dedup="false")
+        assert ["a", "b"] == sorted(labels[name] for labels, _ in shown)
+        assert len(standalone.query(f"width{{of='{name}'}}")) == 1
 
     standalone.end(signal.SIGKILL)
     standalone.start()

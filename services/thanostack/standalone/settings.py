@@ -23,17 +23,18 @@ class StandaloneSettings(QuerySettings, ReceiveSettings):
 
     label: tuple[str, ...] = flag(
         "label",
-        ('replica="standalone"',),
+        # Not `replica`: an external label wins over the one that tells senders apart.
+        ('receive_replica="standalone"',),
         'External label of all data stored here, name="value", repeatable. Only here there is a '
-        'default, replica="standalone"; deduplication removes it from results.',
+        'default, receive_replica="standalone"; deduplication removes it from results.',
         placeholder='key="value"',
     )
     query_replica_label: tuple[str, ...] = flag(
         "query.replica-label",
-        ("replica", "prometheus_replica"),
+        ("replica", "prometheus_replica", "receive_replica"),
         "Label that tells replicas apart and is removed by deduplication; repeat, or divide by "
-        "commas. Only here there is a default, replica and prometheus_replica: the names that "
-        "people and the Prometheus operator give it.",
+        "commas. Only here there is a default, replica, prometheus_replica and receive_replica: "
+        "the names that people and the Prometheus operator give it, and that of --label.",
     )
     receive_hashrings_algorithm: Literal["hashmod", "ketama"] = flag(
         "receive.hashrings-algorithm",

@@ -14,10 +14,10 @@ from thanostack.standalone.settings import StandaloneSettings
 def test_it_starts_without_flags():
     """Defaults that upstream leaves to the user are given, and named in the help."""
     settings = load(StandaloneSettings, {}, {})
-    assert settings.external_labels == {"replica": "standalone"}
-    assert settings.query_replica_label == ("replica", "prometheus_replica")
+    assert settings.external_labels == {"receive_replica": "standalone"}
+    assert settings.query_replica_label == ("replica", "prometheus_replica", "receive_replica")
     flags = StandaloneSettings.flags()
-    assert 'replica="standalone"' in flags["label"].help
+    assert 'receive_replica="standalone"' in flags["label"].help
     assert "prometheus_replica" in flags["query_replica_label"].help
 
 
