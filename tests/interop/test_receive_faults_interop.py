@@ -1,10 +1,11 @@
-"""Faults that need the kernel's help: an ingestor in a network of its own, a disk that is full.
+"""Faults that need the kernel's help: a network of its own, a disk that is full or read-only.
 
 Needs root, `ip` and `mount`; without them these tests fail and say what is missing.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import random
 import socket
@@ -13,10 +14,14 @@ import sys
 
 import pytest
 
-from thanostack.testing.hostile_places import network_of_its_own, small_disk
+from thanostack.lib.foundation.clock import ManualClock
+from thanostack.lib.foundation.errors import Quarantined, StorageUnwritable
+from thanostack.lib.tsdb.multi_tsdb import MultiTSDB
+from thanostack.testing.hostile_places import network_of_its_own, run, small_disk
 from thanostack.testing.receive_cluster import log_tails
 from thanostack.testing.receive_faults import hostile_cluster
 from thanostack.testing.receive_trial import END, Trial
+from thanostack.testing.tsdb_directory import SMALL, expected, samples_of, write
 from thanostack.testing.write_senders import Senders
 
 pytestmark = pytest.mark.timeout(600)
@@ -67,3 +72,28 @@ def test_a_full_disk_has_no_byte_left(tmp_path):
         assert failed.value.errno == errno.ENOSPC
         disk.free()
         assert file.write_bytes(b"x") == 1
+
+
+@pytest.mark.parametrize("no_lockfile", [False, True])
+def test_a_folder_that_cannot_be_written_is_set_aside_until_it_can(tmp_path, no_lockfile):
+    """Nothing is acknowledged, nothing ends, and what was stored before is there afterwards."""
+    now, clock = 1_000_000_000, ManualClock(1_000_000_000)
+    options = dataclasses.replace(SMALL, no_lockfile=no_lockfile)
+    with small_disk(tmp_path / "disk", 64) as disk:
+        before = MultiTSDB(disk.folder, options, clock=clock)
+        before.open()
+        write(before.tsdb("old"), ["1"], [now])
+        before.close()
+        run("mount", "-o", "remount,ro", str(disk.folder))
+        after = MultiTSDB(disk.folder, options, clock=clock)
+        after.open()
+        with pytest.raises(Quarantined, match="Read-only file system"):
+            after.tsdb("old")
+        with pytest.raises(StorageUnwritable, match="Read-only file system"):
+            after.tsdb("new")
+        run("mount", "-o", "remount,rw", str(disk.folder))
+        clock.advance(5_000)
+        after.maintain()
+        assert expected(["1"], [now]) == samples_of(after.tsdb("old"))
+        after.tsdb("new")
+        after.close()
