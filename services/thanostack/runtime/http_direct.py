@@ -19,13 +19,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from thanostack.lib.foundation.errors import Unavailable
-from thanostack.runtime.http_common import Answer, headers_of
-from thanostack.runtime.lean_imports import STATUS_LINE, HttpToolsProtocol
+from thanostack.runtime.http_common import Answer
+from thanostack.runtime.http_heads import LAST, BoundedHeads
 
 WHOLE_BYTES_MAX: Final = 64 << 10
 PATIENCE_S: Final = 1.0
-LAST: Final = (b"connection", b"close")
-"""Among the headers of every response of a server that stops."""
 Header = tuple[bytes, bytes]
 
 
@@ -61,7 +59,7 @@ class Direct(Protocol):
         """
 
 
-class DirectProtocol(HttpToolsProtocol):
+class DirectProtocol(BoundedHeads):
     """One connection.
 
     Args:
@@ -111,6 +109,7 @@ class DirectProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Keep a plain POST back until its body is there."""
         if self._is_plain():
+            self.is_moving = True
             self._parts, self._held = [], 0
         else:
             super().on_headers_complete()
@@ -120,6 +119,7 @@ class DirectProtocol(HttpToolsProtocol):
         if self._parts is None:
             super().on_body(body)
         else:
+            self.is_moving = True
             self._parts.append(body)
             self._held += len(body)
 
@@ -150,7 +150,7 @@ class DirectProtocol(HttpToolsProtocol):
             super().on_message_complete()
             return
         self._let_go()
-        self.transport.write(self._encoded(answer))
+        self.transport.write(self.encoded(answer))
         self.on_response_complete()
 
     def _is_plain(self) -> bool:
@@ -185,9 +185,3 @@ class DirectProtocol(HttpToolsProtocol):
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
-
-    def _encoded(self, answer: Answer) -> bytes:
-        lines = [STATUS_LINE[answer.status]]
-        for name, value in (*self.server_state.default_headers, *headers_of(answer)):
-            lines += [name, b": ", value, b"\r\n"]
-        return b"".join((*lines, b"\r\n", answer.body))

@@ -29,8 +29,9 @@ from typing import Any, Final
 
 from thanostack.lib.foundation.errors import SettingsInvalid
 from thanostack.runtime.http_common import CLIENT_CERTIFICATE
-from thanostack.runtime.http_direct import LAST, Direct, DirectProtocol
-from thanostack.runtime.lean_imports import HttpToolsProtocol, uvicorn
+from thanostack.runtime.http_direct import Direct, DirectProtocol
+from thanostack.runtime.http_heads import LAST, BoundedHeads
+from thanostack.runtime.lean_imports import uvicorn
 from thanostack.runtime.tls_listener import TLSListener, client_certificate
 from thanostack.runtime.tls_ports import ServerTLS
 
@@ -92,7 +93,7 @@ def port_of(bound: socket.socket) -> int:
     return port
 
 
-class _WithCertificate(HttpToolsProtocol):
+class _WithCertificate(BoundedHeads):
     """Tells each request who its client is, by the certificate of its connection."""
 
     _certificate: bytes | None = None
@@ -189,7 +190,7 @@ class HTTPServer:
         last_requests_s: float = 0.0,
     ) -> None:
         assert tls is None or direct is None, "with TLS the application has to know the client"
-        protocol: Any = functools.partial(DirectProtocol, direct) if direct else "httptools"
+        protocol: Any = functools.partial(DirectProtocol, direct) if direct else BoundedHeads
         self._bound = bound
         self._ended = asyncio.Event()
         self._server = _Quiet(
