@@ -101,9 +101,12 @@ def test_it_stores_answers_and_survives_being_killed(standalone):
     (metric, value), *others = wait_until("the first scrape", lambda: standalone.query("up"))
     assert (metric["job"], value, others) == ("thanos-standalone", "1", [])
     assert metric["instance"] == f"127.0.0.1:{standalone.http}"
+    assert metric["tenant_id"] == "thanos-standalone"
     assert "replica" not in metric
     now = int(time.time() * 1000)
     series = {"__name__": "height", "who": "a"}
+    kept = ({"__name__": "kept"}, [(now - 5_400_000, 1.0)])
+    assert standalone.send(kept).status_code == 200, "its own scrape shuts out an outage's backlog"
     assert standalone.send((series, [(now - 1000, 1.5), (now, 2.5)])).status_code == 200
     found = [({**series, "tenant_id": "default-tenant"}, "2.5")]
     assert standalone.query("height") == found

@@ -8,6 +8,7 @@ supervisor     named tasks, signals, the orderly stop
 probes         one state behind /-/healthy, /-/ready and gRPC health
 http_server    uvicorn on several addresses in our loop
 http_common    the pages every container has
+http_heads     connections whose headers are bounded
 lean_imports   libraries without the parts that nobody uses
 kernel_cache   compiling cold kernels before the first request
 logs, metrics  one line an event; one registry a process

@@ -32,6 +32,9 @@ from thanostack.runtime.logs import Logger
 
 INTERVAL_S: Final = 15.0
 JOB: Final = "thanos-standalone"
+TENANT: Final = Tenant(JOB)
+"""Nobody else's: a head takes nothing much older than its newest sample, so a scrape at the start
+would shut out what senders have kept for this process while it was away."""
 STALE: Final[float] = struct.unpack("<d", struct.pack("<Q", 0x7FF0000000000002))[0]
 """The NaN whose bits mean that a series has ended; other NaNs are values."""
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from thanostack.lib.foundation.ids import Tenant
 from thanostack.query.endpoints import LocalEndpoint
 from thanostack.query.wiring import Querier
 from thanostack.receive.wiring import Receiver
@@ -24,7 +23,7 @@ from thanostack.runtime.process import Process
 from thanostack.runtime.web_port import pages_port
 from thanostack.standalone.banner import banner, demo_banner, reachable
 from thanostack.standalone.demo import feed
-from thanostack.standalone.self_scrape import SelfScrape, scrape_forever
+from thanostack.standalone.self_scrape import TENANT, SelfScrape, scrape_forever
 from thanostack.standalone.settings import StandaloneSettings
 from thanostack.standalone.start_gate import StartGate
 
@@ -62,7 +61,7 @@ async def start(settings: StandaloneSettings, process: Process) -> None:
     process.log.info("serving", http=pages.port, grpc=receiver.grpc_port, remote_write=writes.port)
     gate.open()
     receiver.opened()
-    _scrape_itself(receiver, settings, process, http.partition("//")[2])
+    _scrape_itself(receiver, process, http.partition("//")[2])
     print(banner(http, write, settings.route_prefix), flush=True)
     if settings.demo:
         process.supervisor.task("demo", feed(f"{write}/api/v1/receive"))
@@ -73,11 +72,8 @@ def _shown(address: str, flag: str, server: HTTPServer) -> str:
     return f"{server.scheme}://{reachable(parse_address(address, flag)[0], server.port)}"
 
 
-def _scrape_itself(
-    receiver: Receiver, settings: StandaloneSettings, process: Process, instance: str
-) -> None:
+def _scrape_itself(receiver: Receiver, process: Process, instance: str) -> None:
     target = SelfScrape(process.registry, instance, process.clock)
-    tenant = Tenant(settings.receive_default_tenant_id)
     process.supervisor.task(
-        "self-scrape", scrape_forever(target, receiver.target, tenant, process.log)
+        "self-scrape", scrape_forever(target, receiver.target, TENANT, process.log)
     )
