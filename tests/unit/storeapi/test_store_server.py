@@ -182,6 +182,15 @@ def test_label_values():
     assert values(target, "missing") == []
 
 
+@pytest.mark.parametrize("limit", [-1, -(2**63), 2**63 - 1])
+def test_a_limit_that_bounds_nothing(limit):
+    """Below zero is none, as upstream reads it; and more than there is."""
+    target = server(store({"region": "eu"}, up(a="1"), up(a="2")))
+    assert len(ask(target, UP, limit=limit)) == 2
+    assert names(target, limit=limit) == ["__name__", "a", "region"]
+    assert values(target, "a", limit=limit) == ["1", "2"]
+
+
 def test_label_values_need_a_name():
     """The text is upstream's."""
     with pytest.raises(InvalidInput, match=r"^label name parameter cannot be empty$"):

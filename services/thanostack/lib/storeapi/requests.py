@@ -136,7 +136,7 @@ def parse_series_request(data: bytes) -> SeriesRequest:
         without_replica_labels=tuple(message.without_replica_labels),
         aggregates=tuple(message.aggregates),
         max_resolution_ms=message.max_resolution_window,
-        limit=message.limit,
+        limit=max(0, message.limit),  # Upstream: below zero is no limit either
         skip_chunks=message.skip_chunks,
         abort=message.partial_response_disabled or message.partial_response_strategy == _ABORT,
         shard=shard,
@@ -187,7 +187,7 @@ def parse_label_request(data: bytes, *, values: bool) -> LabelRequest:
         mint=message.start,
         maxt=message.end,
         without_replica_labels=tuple(message.without_replica_labels),
-        limit=message.limit,
+        limit=max(0, message.limit),  # Upstream: below zero is no limit either
         abort=message.partial_response_disabled or message.partial_response_strategy == _ABORT,
     )
 
