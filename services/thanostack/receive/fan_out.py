@@ -109,6 +109,7 @@ class FanOut:
         self._timer = loop.call_at(self._due_s, self._time_out)
         self._loop, self._impatience = loop, self._timer
         self._postponed: list[_Postponed] = []
+        self._is_expired = False
         self._in_trouble: set[str] = set()
 
     def begun(self, key: int, forward: Cancellable) -> None:
@@ -157,7 +158,7 @@ class FanOut:
     def _look_at_postponed(self) -> None:
         if not self._postponed:
             return
-        if self.settled.done():
+        if self.settled.done() or self._is_expired:
             self._impatience.cancel()
             while self._postponed:
                 kept = self._postponed.pop()
@@ -195,6 +196,9 @@ class FanOut:
             self._expire()
 
     def _expire(self) -> None:
+        # First: what is given up here may be a reason to try others, and it is too late for that.
+        self._is_expired = True
+        self._look_at_postponed()
         end = CallEnd(GrpcCode.DEADLINE_EXCEEDED, f"no answer within {self._timeout_s:g} s")
         for forward in list(self._open.values()):
             forward.cancel(end)

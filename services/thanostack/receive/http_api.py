@@ -11,7 +11,8 @@
 | a type or encoding that remote write does not have | not looked at | 415 |
 | too large | 413 | 413 |
 | bounds of a tenant | 429 | 429 |
-| too many wait, or bytes in flight; not ready, disk full, quarantined; no quorum | 503 | 503 |
+| too many wait, or bytes in flight; a body that does not come; no quorum | 503 | 503 |
+| not ready, disk full, quarantined | 503 | 503 |
 | no hashring for the tenant | 500 | 500 |
 
 429 and 503 carry `Retry-After`. 2.0 answers with the `…-Written` headers, counting what is stored.

@@ -1,8 +1,11 @@
 """Reading a write request's body within bounds.
 
     one body            compressed size, declared or as it arrives          → 413
-    one slow sender     time until the body is complete                     → 400
+    one slow sender     time until the body is complete                     → 503, come back
     all bodies at once  bytes that have arrived, and those decoded from them → 503, come back
+
+A body that does not come says nothing about what is in it: 408, as 400, would make a Prometheus
+drop its samples. Upstream closes the connection, after which it sends them again as well.
 
 Only bytes that are really here are counted against all: a sender that declares much and sends
 nothing takes nothing from the others.
@@ -14,7 +17,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
-from thanostack.lib.foundation.errors import InvalidInput, LimitExceeded, Unavailable
+from thanostack.lib.foundation.errors import LimitExceeded, Unavailable
 from thanostack.lib.remotewrite.snappy_body import TOO_LARGE
 from thanostack.runtime.http_common import Message, Receive
 from thanostack.runtime.memory_limit import memory_limit_bytes
@@ -137,8 +140,7 @@ async def read_body(
 
     Raises:
         LimitExceeded: if the body is, or says that it is, too large.
-        Unavailable: if all bodies together are.
-        InvalidInput: if it takes too long to arrive.
+        Unavailable: if all bodies together are, or it takes too long to arrive.
         ClientGone: if it never will.
     """
     limits.check_size(declared)
@@ -152,7 +154,8 @@ async def read_body(
         async with asyncio.timeout(limits.arrival_max_s):
             return await _read_parts(message, receive, limits, held)
     except TimeoutError as error:
-        raise InvalidInput(f"the body did not arrive within {limits.arrival_max_s:g} s") from error
+        text = f"the body did not arrive within {limits.arrival_max_s:g} s"
+        raise Unavailable(text, _BUSY_RETRY_S) from error
 
 
 async def _read_parts(

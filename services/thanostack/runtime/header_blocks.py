@@ -29,6 +29,8 @@ TABLE_BYTES_MAX: Final = 4096
 FIELD_OVERHEAD: Final = 32
 """Counted for each field besides its bytes, in the table and in a block's size."""
 _INTEGER_BYTES_MAX: Final = 5
+# The smallest size meanwhile and the last one say all (RFC 7541, 4.2).
+_RESIZES_MAX: Final = 2
 _PADDING_BITS_MAX: Final = 7
 _END_OF_STRING: Final = 256
 
@@ -70,12 +72,15 @@ class HeaderDecoder:
 
     def _decode(self, block: bytes) -> list[Header]:
         fields: list[Header] = []
-        n_bytes = i = 0
+        n_bytes = n_resizes = i = 0
         while i < len(block):
             first = block[i]
             if first & 0xE0 == 0x20:
                 if fields:
                     raise BadHeaderBlock("the table's size changes in the middle of a block")
+                n_resizes += 1
+                if n_resizes > _RESIZES_MAX:
+                    raise BadHeaderBlock("the table's size changes again and again")
                 i = self._resize(block, i)
                 continue
             field, i = self._field(block, i)

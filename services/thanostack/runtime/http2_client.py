@@ -255,6 +255,7 @@ class Http2Client(Http2Machine[_Call]):
         call.on_end(end)
 
 
+_DIGITS_MAX: Final = 9
 _CODES: Final = frozenset(code.value for code in GrpcCode)
 
 
@@ -271,7 +272,9 @@ def _end_of(fields: dict[bytes, bytes], http_status: int) -> CallEnd:
 
 
 def _number(text: bytes | None) -> int | None:
-    return int(text) if text is not None and text.isdigit() else None
+    # Bound: of digits; neither status has more, and Python raises ValueError for thousands.
+    is_number = text is not None and text.isdigit() and len(text) <= _DIGITS_MAX
+    return int(text) if text is not None and is_number else None
 
 
 def _without_status(http_status: int) -> CallEnd:

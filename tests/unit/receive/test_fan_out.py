@@ -1,5 +1,11 @@
-"""The timeout of a request's forwards is the nodes' time, not that of a loop that stood still."""
+"""A request's forwards at its timeout, which is the nodes' time and not that of a loop that stood still.
 
+What is open is given up, and nothing is begun any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
 import os
 import time
 
@@ -8,11 +14,14 @@ import pytest
 import uvloop
 
 from thanostack.receive.fan_out import GRACE_S, FanOut
+from thanostack.receive.peers import NOT_TRIED
 from thanostack.receive.quorum import Quorum, Verdict
+from thanostack.runtime.error_mapping import GrpcCode
 from thanostack.runtime.http2_client import OK_END
 
 pytestmark = pytest.mark.enable_socket
 TIMEOUT_S = 0.1
+SERIES = np.arange(1, dtype=np.int32)
 
 
 async def verdict_of(says, standstill_s):
@@ -55,3 +64,44 @@ def test_a_silent_node_is_given_up(standstill_s, least_s):
     begun_s = time.monotonic()
     assert uvloop.run(verdict_of(b"n", standstill_s)) is Verdict.UNAVAILABLE
     assert least_s - 0.01 <= time.monotonic() - begun_s < least_s + 5
+
+
+class Forward:
+    """One that is open until it is given up, and says so then."""
+
+    def __init__(self, fan_out, key, node):
+        self.fan_out, self.key, self.node = fan_out, key, node
+
+    def cancel(self, end):
+        self.fan_out.ended(self.key)
+        self.fan_out.answer(SERIES, 0, self.node, end)
+
+
+async def test_no_forward_is_begun_once_the_time_is_over():
+    """Two of three are given up: more in trouble than a quorum can spare, and too late to try."""
+    fan_out = FanOut(Quorum(1, 3, 2), 0.05)
+    for key, node in enumerate(("a", "b")):
+        fan_out.begun(key, Forward(fan_out, key, node))
+    tried = []
+    fan_out.postpone(SERIES, 0, "c", NOT_TRIED, lambda: tried.append("c"))
+    fan_out._impatience.cancel()  # it would be tried after a while, and is not yet
+    assert await asyncio.wait_for(fan_out.settled, 5) is Verdict.UNAVAILABLE
+    assert (tried, fan_out._open) == ([], {})
+    assert fan_out._quorum.is_complete
+    assert "DeadlineExceeded" in str(fan_out.error(Verdict.UNAVAILABLE))
+
+
+async def test_a_forward_whose_turn_is_over_too_is_not_tried():
+    """It was refused by its peer in the very moment, as the peer went down."""
+    fan_out = FanOut(Quorum(1, 1, 1), 0.05)
+    tried = []
+
+    class Late(Forward):
+        def cancel(self, end):
+            assert end.code is GrpcCode.DEADLINE_EXCEEDED
+            self.fan_out.ended(self.key)
+            self.fan_out.postpone(SERIES, 0, self.node, NOT_TRIED, lambda: tried.append("a"))
+
+    fan_out.begun(0, Late(fan_out, 0, "a"))
+    assert await asyncio.wait_for(fan_out.settled, 5) is Verdict.UNAVAILABLE
+    assert tried == []

@@ -515,7 +515,8 @@ async def test_a_body_that_trickles_in_is_refused(ingestor):
 
     scope = {"type": "http", "path": PATH, "method": "POST", "headers": []}
     await asyncio.wait_for(ingestor.api(scope, receive, send), 5)
-    assert answered[0]["status"] == 400
+    assert answered[0]["status"] == 503
+    assert (b"retry-after", b"1") in answered[0]["headers"]
     assert b"did not arrive" in answered[1]["body"]
     assert ingestor.value("thanostack_receive_inflight_bytes") == 0
 

@@ -104,6 +104,7 @@ def test_garbage_is_refused_as_hpack_refuses_it(blocks):
         "400a637573746f6d",  # a name that is cut off
         "3fe21f",  # a table of 4,097 bytes
         "8220",  # a size behind a field
+        "20202082",  # a third size
         "ffffffffffff0f",  # a number without end
         "008461616161",  # bytes that no code begins with end in no padding
         "0084ffffffff00",  # the code that ends strings
@@ -113,6 +114,13 @@ def test_bad_blocks(block):
     """Each breaks one rule."""
     with pytest.raises(BadHeaderBlock):
         HeaderDecoder(1 << 16).decode(bytes.fromhex(block))
+
+
+def test_a_block_may_begin_with_two_sizes():
+    """The smallest that the table had meanwhile, and what it has now."""
+    decoder = HeaderDecoder(1 << 16)
+    assert decoder.decode(bytes.fromhex("203fe11f82")) == [(b":method", b"GET")]
+    decoder.check()
 
 
 def test_a_block_is_bounded_by_what_it_decodes_to():

@@ -112,11 +112,12 @@ def test_an_answer_without_grpc_status_is_mapped_from_http(status: str, code: Gr
     assert [end.code for end in ends] == [code]
 
 
-def test_an_unknown_status_number_is_unknown() -> None:
-    """A number that gRPC does not have."""
+@pytest.mark.parametrize("status", ["99", "9" * 5000, "1e1", "²"])
+def test_an_unknown_status_number_is_unknown(status: str) -> None:
+    """A number that gRPC does not have, nor anybody else, or none at all."""
     pair = Pair()
     stream, ends = pair.call()
-    pair.answer(stream, ("grpc-status", "99"))
+    pair.answer(stream, ("grpc-status", status))
     assert [end.code for end in ends] == [GrpcCode.UNKNOWN]
 
 

@@ -362,7 +362,7 @@ def test_failed_cut_does_not_stop_retention(tmp_path):
     tsdb.chunk_files.roll()
     count = len(blocks_of(tsdb))
     Maintenance(tsdb).run()
-    assert "maintenance stopped and will be tried again" in reports.messages
+    assert reports.messages.count("maintenance stopped and will be tried again") == 1
     assert (1, 1) == (len(blocks_of(tsdb)), tsdb.counters.compactions_failed)
     (tmp_path / "aside").rename(tmp_path / "chunks_head")
     Maintenance(tsdb).run()
@@ -448,8 +448,11 @@ assert reports.messages.count("head chunks stay in memory") == 1
 tsdb.clock.advance(60_000)
 tsdb.jobs.run(tsdb._try_flush)
 assert reports.messages.count("head chunks stay in memory") == 2
-Maintenance(tsdb).run()
-assert "maintenance stopped and will be tried again" in reports.messages
+for said in (1, 1, 2):
+    if said == 2:
+        tsdb.clock.advance(60_000)
+    Maintenance(tsdb).run()
+    assert reports.messages.count("maintenance stopped and will be tried again") == said
 held = samples_of(tsdb)
 assert all(samples.keys() == acknowledged.keys() for samples in held.values())
 tsdb.refuse_writes("flushed")

@@ -58,7 +58,7 @@ class Maintenance:
         try:
             step()
         except (ThanostackError, OSError) as error:
-            self._tsdb.report("maintenance stopped and will be tried again", {"err": str(error)})
+            self._tsdb.report_rarely("maintenance stopped and will be tried again", error)
             return False
         return True
 

@@ -12,7 +12,6 @@ Source: DESIGN of the storage in docs/architecture.md; Prometheus `tsdb/db.go`, 
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -99,7 +98,7 @@ class TSDB:
         self.refusal = ""
         """Why writes are refused; empty while they are taken."""
         self.last_append_ms = self.clock.now_ms()
-        self._silent_until_s = -math.inf
+        self._silent_until_s: dict[str, float] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -250,11 +249,15 @@ class TSDB:
         try:
             self.head.flush_closed()
         except StorageUnwritable as error:
-            # Every write tries again: that it is said now and then is enough.
-            now_s = self.clock.monotonic_s()
-            if now_s >= self._silent_until_s:
-                self._silent_until_s = now_s + _SAID_EVERY_S
-                self.report("head chunks stay in memory", {"err": str(error)})
+            # Every write tries again.
+            self.report_rarely("head chunks stay in memory", error)
+
+    def report_rarely(self, message: str, error: Exception) -> None:
+        """Report what fails again and again, such as on a full disk: once a minute."""
+        now_s = self.clock.monotonic_s()
+        if now_s >= self._silent_until_s.get(message, now_s):
+            self._silent_until_s[message] = now_s + _SAID_EVERY_S
+            self.report(message, {"err": str(error)})
 
     def _earliest(self) -> int:
         """Return the oldest timestamp that may be appended, ms."""
