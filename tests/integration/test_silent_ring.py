@@ -81,7 +81,7 @@ def test_a_silent_ring_takes_no_turns_of_others(tmp_path):
                     pass
             assert set((await stuck.closed(64, 2.0)).statuses) == {200}
             for senders in (quick, stuck):
-                senders.close()
+                await senders.close()
 
         open_loop.run(load())
         until("probes", lambda: router.metric("thanostack_receive_writes_waiting") == [0.0])

@@ -5,7 +5,7 @@
 | stored, or an exact duplicate | OK |
 | samples refused; the others are stored | AlreadyExists |
 | malformed, bad tenant, bad replica | InvalidArgument |
-| not ready, disk full, quarantined; no quorum | Unavailable |
+| too many wait, or bytes in flight; not ready, disk full, quarantined; no quorum | Unavailable |
 | a tenant's bound | ResourceExhausted |
 
 A router's request has its series in fields 1 (with the tenant in 2), or, since 2026, for several
@@ -97,7 +97,7 @@ class ReceiveServicer:
         """Return the methods by full name."""
         stores = self._stores
         return {
-            "/thanos.WriteableStore/RemoteWrite": Unary(self.remote_write),
+            "/thanos.WriteableStore/RemoteWrite": Unary(self.remote_write, is_queued=True),
             "/thanos.Store/Series": ServerStream(self.series),
             "/thanos.Store/LabelNames": Unary(lambda request, _: stores().label_names(request)),
             "/thanos.Store/LabelValues": Unary(lambda request, _: stores().label_values(request)),

@@ -78,6 +78,11 @@ class ReceiveMetrics:
             "The number of pending write requests.",
             registry=registry,
         )
+        self.forwarded_waiting = Gauge(
+            "thanostack_receive_forwarded_writes_waiting",
+            "Writes that other receivers have sent over gRPC and that wait for a thread.",
+            registry=registry,
+        )
         self.inflight_bytes = Gauge(
             "thanostack_receive_inflight_bytes",
             "Bytes of write requests held now.",

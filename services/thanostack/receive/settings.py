@@ -169,7 +169,8 @@ class AdmissionFlags(LogAndTracingFlags):
         "1000",
         "Most writes that wait for the event loop, and for others while the limits file bounds how "
         "many are worked on at once (max_concurrency); beyond it writers are told to come back "
-        "(503).",
+        "(503). As many from other receivers wait for a thread; beyond it these are told "
+        "Unavailable.",
     )
     receive_write_queue_wait: GoDuration = ours(
         "receive.write-queue-wait",

@@ -36,7 +36,7 @@ from thanostack.receive.routing_metrics import RoutingMetrics
 from thanostack.receive.settings import ReceiveSettings
 from thanostack.receive.write_pace import WritePace
 from thanostack.runtime import kernel_pool
-from thanostack.runtime.grpc_call import MESSAGE_BYTES_MAX
+from thanostack.runtime.grpc_call import DEFAULT_THREADS, MESSAGE_BYTES_MAX
 from thanostack.runtime.grpc_client import Dial, dial_plain
 from thanostack.runtime.grpc_metrics import GrpcMetrics
 from thanostack.runtime.grpc_options import GrpcOptions
@@ -283,7 +283,7 @@ class Receiver:
         handlers = servicer.handlers()
         # A compressed request is held twice.
         requests_bytes_max = 2 * self._inflight_bytes_max
-        self._grpc = GrpcServer(
+        self._grpc = server = GrpcServer(
             address,
             handlers,
             log=self._process.log,
@@ -292,11 +292,15 @@ class Receiver:
                 requests_bytes_max=requests_bytes_max,
                 connection_age_s=settings.grpc_server_max_connection_age / 1000,
                 role=settings.role,
+                # Routers wait for others, storage for the interpreter.
+                queued_threads=DEFAULT_THREADS if self._routing else _WRITE_THREADS,
+                queued_max=settings.receive_write_queue_max,
                 is_rarely_asked=settings.role == "RouterOnly",
             ),
             observer=GrpcMetrics(self._process.registry, handlers=handlers),
             tls=self._process.tls.server(settings.grpc_tls, "grpc", alpn=GRPC_ALPN),
         )
+        self._metrics.forwarded_waiting.set_function(lambda: server.n_queued)
         await self._grpc.start()
         self._process.probes.watch(self._grpc.set_serving)
         self._process.supervisor.drain("grpc", self._stop_grpc)

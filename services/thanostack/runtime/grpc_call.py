@@ -95,10 +95,13 @@ class Unary:
         handle: the method.
         inline: run it on the event loop where the transport allows; only for work of less than
             a millisecond that never waits.
+        is_queued: run it on the threads of the server's `CallQueue`, and refuse it when too many
+            wait there.
     """
 
     handle: UnaryHandler
     inline: bool = False
+    is_queued: bool = False
 
 
 @dataclass(frozen=True, slots=True)

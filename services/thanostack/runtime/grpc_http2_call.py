@@ -12,14 +12,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
 from thanostack.runtime import grpc_messages as messages
+from thanostack.runtime.call_queue import CallThreads
 from thanostack.runtime.error_mapping import GrpcCode, GrpcFailure
 from thanostack.runtime.grpc_call import ROLE_FIELD, CallContext, Handlers, Observer, Report
+from thanostack.runtime.loop_turns import LoopTurns
 
 # A streaming handler is held back when so much of its answer waits for the client.
 _ANSWER_BYTES_WAITING: Final = 1 << 20
@@ -46,14 +47,15 @@ class ByteBudget:
         """Reserve bytes.
 
         Raises:
-            GrpcFailure: RESOURCE_EXHAUSTED if that is more than is left.
+            GrpcFailure: UNAVAILABLE if that is more than is left.
         """
         with self._lock:
             if self._used + n_bytes <= self._limit:
                 self._used += n_bytes
                 return
         raise GrpcFailure(
-            GrpcCode.RESOURCE_EXHAUSTED,
+            # Not RESOURCE_EXHAUSTED: that is a bound of a tenant, for which senders are told 429.
+            GrpcCode.UNAVAILABLE,
             f"requests in flight exceed {self._limit} bytes; send again later",
         )
 
@@ -70,7 +72,7 @@ class Http2Service:
 
     Args:
         handlers: by full method name.
-        pool: runs what is not inline.
+        threads: run what is not inline.
         budget: of all requests together.
         observer: told about every call.
         report: told about exceptions that are bugs.
@@ -79,10 +81,11 @@ class Http2Service:
         age_grace_s: how long calls may go on after that.
         request_timeout_s: from a request's headers to its last byte.
         role: what the server says that it is, in every answer; empty for nothing.
+        turns: of the connections on the loop.
     """
 
     handlers: Handlers
-    pool: Executor
+    threads: CallThreads
     budget: ByteBudget
     observer: Observer
     report: Report
@@ -91,6 +94,7 @@ class Http2Service:
     age_grace_s: float = 60.0
     request_timeout_s: float = field(default_factory=lambda: REQUEST_TIMEOUT_S)
     role: str = ""
+    turns: LoopTurns = field(default_factory=LoopTurns)
 
     @property
     def trailers(self) -> tuple[tuple[bytes, bytes], ...]:

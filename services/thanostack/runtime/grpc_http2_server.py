@@ -1,7 +1,8 @@
 """gRPC calls on a connection that grpcio cannot serve: our own HTTP/2 side.
 
     socket ── Http2Connection ── Calls of this connection ──┬── on the loop (inline, small)
-                                                            └── in the shared thread pool
+                                                            ├── in the queue (writes)
+                                                            └── in the thread pool (the others)
 
 Serves unary and server-streaming methods; requests may be compressed with snappy (framed) or gzip,
 or not at all; answers are not compressed. Client streaming (and so reflection) is UNIMPLEMENTED
@@ -9,8 +10,9 @@ here and works on connections that do not compress.
 
 What is bounded: a message (`message_bytes_max`, before and after decompression), all requests that
 are held at once in the process (`ByteBudget`), the time in which a request must be complete, the
-calls of a connection (its streams, and pool jobs whose stream is already gone), the answer bytes
-that wait for a slow reader. Hostile bytes end the connection and nothing else.
+calls of a connection (its streams, and jobs whose stream is already gone), the writes that wait
+(`CallQueue`), the answer bytes that wait for a slow reader. Hostile bytes end the connection and
+nothing else.
 
 Sources: gRPC "PROTOCOL-HTTP2"; RFC 9113.
 """
@@ -35,6 +37,8 @@ from thanostack.runtime.http2_machine import Headers
 
 # Up to here a compressed request is decoded on the loop: about a millisecond.
 _INLINE_BYTES_MAX: Final = 1 << 20
+# What a connection is worked on in one turn.
+_PIECE_BYTES: Final = 1 << 14
 _SWEEP_INTERVAL_S: Final = 5.0
 _LINGER_S: Final = 10.0
 
@@ -68,7 +72,8 @@ class Http2ServerProtocol(asyncio.Protocol):
         self._n_jobs = 0
         self._transport: asyncio.Transport | None = None
         self._born = time.monotonic()
-        self._is_leaving = False
+        self._is_leaving = self._is_held_back = self._is_waiting = False
+        self._rest = b""
         self._sweeper = self._loop.call_later(_SWEEP_INTERVAL_S, self._sweep)
         self.closed = asyncio.Event()
         self._when_closed: Callable[[Http2ServerProtocol], None] | None = None
@@ -91,10 +96,36 @@ class Http2ServerProtocol(asyncio.Protocol):
         self.data_received(received)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the machine and write what it answers."""
+        """Feed the machine and write what it answers; much of it in turns with everything else."""
+        if not self._rest and self._service.turns.is_free():
+            self._rest = data
+            self._take_piece()
+        else:
+            self._rest += data
+        self._wait_for_turn()
+
+    def _wait_for_turn(self) -> None:
+        if self._rest and not self._is_waiting and self._transport is not None:
+            self._is_waiting = True
+            self._transport.pause_reading()
+            self._service.turns.wait(self._go_on)
+
+    def _go_on(self) -> None:
+        self._is_waiting = False
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._take_piece()
+        if self._rest:
+            self._wait_for_turn()
+        elif not self._is_held_back and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _take_piece(self) -> None:
+        piece, self._rest = self._rest[:_PIECE_BYTES], self._rest[_PIECE_BYTES:]
         try:
-            self._connection.receive(data, time.monotonic())
+            self._connection.receive(piece, time.monotonic())
         except ConnectionFailed as failure:
+            self._rest = b""
             self._fail(failure)
         else:
             self._write()
@@ -111,14 +142,17 @@ class Http2ServerProtocol(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Hold answers back, and questions too: they would only make more answers."""
+        self._is_held_back = True
         if self._transport is not None:
             self._connection.cork(True)
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Go on."""
+        self._is_held_back = False
         if self._transport is not None:
-            self._transport.resume_reading()
+            if not self._is_waiting:
+                self._transport.resume_reading()
             self._connection.cork(False)
             self._write()
 
@@ -206,6 +240,8 @@ class Http2ServerProtocol(asyncio.Protocol):
             )
         if self._n_jobs >= STREAMS_MAX:
             raise GrpcFailure(GrpcCode.UNAVAILABLE, "too many calls on this connection")
+        if _is_queued(self._service.handlers[method]):
+            self._service.threads.queue.require_room()
 
     def on_data(self, stream_id: int, data: bytes) -> None:
         """Collect the request, as far as it may go."""
@@ -224,6 +260,8 @@ class Http2ServerProtocol(asyncio.Protocol):
             return
         try:
             call.require_complete()
+            if _is_queued(self._service.handlers[call.method]):
+                self._service.threads.queue.require_room()  # others may have come since its headers
         except GrpcFailure as failure:
             self._refuse(stream_id, call, failure)
             return
@@ -319,8 +357,11 @@ class Http2ServerProtocol(asyncio.Protocol):
     # Handlers, on the loop or in the pool.
 
     def _start_job(self, stream_id: int, call: Http2Call, job: Callable[[], Answer]) -> None:
+        threads = self._service.threads
+        is_queued = _is_queued(self._service.handlers[call.method])
+        pool = threads.queue if is_queued else threads.others
         try:
-            future = self._loop.run_in_executor(self._service.pool, job)
+            future = self._loop.run_in_executor(pool, job)
         except RuntimeError:  # the pool is shut down
             self._refuse(stream_id, call, GrpcFailure(GrpcCode.UNAVAILABLE, "shutting down"))
             return
@@ -369,6 +410,10 @@ class Http2ServerProtocol(asyncio.Protocol):
             call.n_sent += 1
             self._send_message(stream_id, call, message)
             self._write()
+
+
+def _is_queued(handler: Unary | ServerStream) -> bool:
+    return isinstance(handler, Unary) and handler.is_queued
 
 
 def _metadata(headers: Headers) -> dict[str, str]:

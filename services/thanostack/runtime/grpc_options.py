@@ -18,7 +18,9 @@ class GrpcOptions:
     """Bounds and times of a gRPC server.
 
     Args:
-        threads: calls that run at once; the others wait.
+        threads: calls that run at once, of each kind and on each side; the others wait.
+        queued_threads: queued calls that run at once (`Unary.is_queued`).
+        queued_max: how many of those may wait.
         message_bytes_max: of one request; 0 is not "no limit" but an error.
         requests_bytes_max: of all requests at once that our own HTTP/2 side holds.
         connection_age_s: after which a client is asked to connect again, so that it sees new
@@ -31,6 +33,8 @@ class GrpcOptions:
     """
 
     threads: int = DEFAULT_THREADS
+    queued_threads: int = DEFAULT_THREADS
+    queued_max: int = 1000
     message_bytes_max: int = MESSAGE_BYTES_MAX
     requests_bytes_max: int = 1 << 30
     connection_age_s: float = 3600.0

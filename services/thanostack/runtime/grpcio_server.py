@@ -22,6 +22,7 @@ from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 
 from thanostack.lib.foundation.errors import ThanostackError
+from thanostack.runtime.call_queue import FULL, CallQueue, CallThreads
 from thanostack.runtime.error_mapping import GrpcCode, GrpcFailure, error_text, grpc_code
 from thanostack.runtime.grpc_call import (
     ROLE_FIELD,
@@ -57,7 +58,7 @@ class GrpcioServer:
     Args:
         path: of the Unix socket.
         handlers: by full method name.
-        pool: runs them.
+        threads: run them.
         checks: health, answered on a thread of its own.
         observer: told about every call.
         report: told about exceptions that are bugs.
@@ -73,7 +74,7 @@ class GrpcioServer:
         path: Path,
         handlers: Handlers,
         *,
-        pool: ThreadPoolExecutor,
+        threads: CallThreads,
         checks: GrpcHealth,
         observer: Observer,
         report: Report,
@@ -82,7 +83,10 @@ class GrpcioServer:
     ) -> None:
         self._handlers, self._observer, self._report = handlers, observer, report
         self._peer_of, self._role = peer_of, options.role
-        self._server = self._made(path, pool, checks, options)
+        self._queue = threads.queue
+        # They only say no: one that has not come whole is not waited for.
+        self._refusers = ThreadPoolExecutor(1, thread_name_prefix="grpcio-refuse")
+        self._server = self._made(path, threads.others, checks, options)
 
     def start(self) -> None:
         """Begin to serve, in threads."""
@@ -93,10 +97,15 @@ class GrpcioServer:
         ended: threading.Event = self._server.stop(grace_s)
         return ended
 
+    def close(self) -> None:
+        """Let go of the thread that refuses; all must be over."""
+        self._refusers.shutdown(wait=False)
+
     def _made(
         self, path: Path, pool: ThreadPoolExecutor, checks: GrpcHealth, options: GrpcOptions
     ) -> Any:
         server = grpc.server(pool, options=_channel_options(options))
+        server.add_generic_rpc_handlers([_Refusals(self._refusing(), self._queue)])
         server.add_generic_rpc_handlers(
             [
                 grpc.method_handlers_generic_handler(service, self._wrap_all(service, methods))
@@ -123,10 +132,31 @@ class GrpcioServer:
                     self._wrap_stream(name, handler)
                 )
             else:
-                wrapped[method] = grpc.unary_unary_rpc_method_handler(
-                    self._wrap_unary(name, handler)
-                )
+                answer = self._wrap_unary(name, handler)
+                if handler.is_queued:
+                    answer.experimental_thread_pool = self._queue  # type: ignore[attr-defined]
+                wrapped[method] = grpc.unary_unary_rpc_method_handler(answer)
         return wrapped
+
+    def _refusing(self) -> dict[str, Any]:
+        """Return, by the names of queued methods, handlers that refuse a call."""
+        queued = [
+            name
+            for name, handler in self._handlers.items()
+            if isinstance(handler, Unary) and handler.is_queued
+        ]
+        return {name: grpc.stream_unary_rpc_method_handler(self._refuser(name)) for name in queued}
+
+    def _refuser(self, name: str) -> Callable[[Iterator[bytes], Any], bytes]:
+        # Of a stream, so that the request is not waited for, nor read.
+        def refuse(_: Iterator[bytes], servicer: grpc.ServicerContext) -> bytes:
+            self._observer.started(name, is_stream=False)
+            self._observer.ended(FinishedCall(name, False, GrpcCode.UNAVAILABLE, 0.0))
+            servicer.abort(grpc.StatusCode.UNAVAILABLE, FULL)
+            raise AssertionError("abort raises")
+
+        refuse.experimental_thread_pool = self._refusers  # type: ignore[attr-defined]
+        return refuse
 
     def _wrap_unary(self, name: str, handler: Unary) -> Callable[[bytes, Any], bytes]:
         def answer(request: bytes, servicer: grpc.ServicerContext) -> bytes:
@@ -203,6 +233,24 @@ class GrpcioServer:
         # grpcio calls a handler once the request is whole.
         duration_s = time.monotonic() - started
         self._observer.ended(FinishedCall(name, is_stream, code, duration_s, 1, n_sent))
+
+
+class _Refusals(grpc.GenericRpcHandler):  # type: ignore[type-arg]
+    """Handles calls of queued methods while their queue is full, by refusing them.
+
+    Args:
+        refusing: handlers that do so, by method.
+        queue: of the methods.
+    """
+
+    def __init__(self, refusing: dict[str, Any], queue: CallQueue) -> None:
+        self._refusing, self._queue = refusing, queue
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """Return the handler of a call that is to be refused, None if there is room for it."""
+        if not self._queue.is_full:
+            return None
+        return self._refusing.get(handler_call_details.method)
 
 
 def _by_service(handlers: Handlers) -> dict[str, list[str]]:

@@ -24,7 +24,7 @@ import uvloop
 from thanostack.lib.model.label_runs import uvarint
 from thanostack.testing.bodies import label, series_labels
 
-_PATIENCE_S: Final = 20.0
+PATIENCE_S: Final = 20.0
 _TICK_S: Final = 0.002
 _TIME_BYTES: Final = 6
 """Of a varint of milliseconds, from 2004 to 2109."""
@@ -49,13 +49,13 @@ class Template:
         self._raw = np.frombuffer(raw, np.uint8)
         self._at = np.asarray(offsets)
 
-    def body(self, t: int) -> bytes:
-        """Return the compressed request with this timestamp, in ms."""
+    def plain(self, t: int) -> bytes:
+        """Return the request with this timestamp, in ms."""
         encoded = uvarint(t)
         assert len(encoded) == _TIME_BYTES
         for i, byte in enumerate(encoded):
             self._raw[self._at + i] = byte
-        return bytes(cramjam.snappy.compress_raw(self._raw.data))
+        return self._raw.tobytes()
 
 
 @dataclass
@@ -103,7 +103,7 @@ class Sender(asyncio.Protocol):
 
     def __init__(self, number: int, n_series: int, head: bytes) -> None:
         self.number, self._head = number, head
-        self._template = Template(number, n_series)
+        self.template = Template(number, n_series)
         # Timestamps, by what was answered; unknown without an answer.
         self.acknowledged: list[int] = []
         self.refused: list[int] = []
@@ -116,11 +116,10 @@ class Sender(asyncio.Protocol):
     async def send(self, port: int, tally: Tally, begun: float) -> None:
         """Send the next request and count what becomes of it."""
         t = self._last = max(self._last + 1, time.time_ns() // 1_000_000)
-        body = self._template.body(t)
         started = time.monotonic()
         try:
-            async with asyncio.timeout(_PATIENCE_S):
-                status, has_retry = await self._ask(port, body)
+            async with asyncio.timeout(PATIENCE_S):
+                status, has_retry = await self.ask(port, t)
         except TimeoutError:
             tally.late += 1
             self.unknown.append(t)
@@ -139,7 +138,13 @@ class Sender(asyncio.Protocol):
         self.refused.append(t)
         tally.hasty += status in {429, 503} and not has_retry
 
-    async def _ask(self, port: int, body: bytes) -> tuple[int, bool]:
+    async def ask(self, port: int, t: int) -> tuple[int, bool]:
+        """Send the samples of a time; return the status, and whether there was `Retry-After`.
+
+        Raises:
+            OSError: if the connection broke.
+        """
+        body = bytes(cramjam.snappy.compress_raw(self.template.plain(t)))
         loop = asyncio.get_running_loop()
         if self._transport is None:
             await loop.create_connection(lambda: self, "127.0.0.1", port)
@@ -243,7 +248,7 @@ class Senders:
             await asyncio.wait(under_way)
         return tally
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close all connections."""
         for sender in self.all:
             sender.close()

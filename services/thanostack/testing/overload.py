@@ -9,6 +9,7 @@ much, and little memory. The receiver's peers, if it routes, are in groups of th
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import math
@@ -19,9 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from thanostack.runtime.grpc_client import UnaryChannel
 from thanostack.testing import open_loop
 from thanostack.testing.cgroups import ControlGroup, control_group
-from thanostack.testing.open_loop import Senders, Tally
+from thanostack.testing.h2_client import plain_message
+from thanostack.testing.open_loop import PATIENCE_S, Senders, Tally
+from thanostack.testing.open_loop_grpc import LABEL_NAMES, GrpcSenders, ask
 from thanostack.testing.probe_times import ProbeTimes
 from thanostack.testing.processes import Server, free_port, our_query, our_receive
 
@@ -34,6 +38,7 @@ SERIES: Final = 100
 INGESTORS: Final = 3
 _CLOSED_SENDERS: Final = 32
 _WINDOW: Final = "1h"
+_READ_INTERVAL_S: Final = 0.2
 _PROBES: Final = ("/-/healthy", "/-/ready")
 
 
@@ -54,6 +59,7 @@ class Figures:
         after: of a closed loop right behind it.
         capacity_after: requests a second of that.
         probes: (status, seconds) of every probe meanwhile.
+        reads: (code, seconds) of every call of the StoreAPI meanwhile.
         steady_mib, peak_mib: resident memory before the overload, and its highest.
         anonymous_mib: of the group, at the end.
         oom_kills: of all groups.
@@ -72,6 +78,7 @@ class Figures:
     after: Tally = field(default_factory=Tally)
     capacity_after: float = 0.0
     probes: list[tuple[int, float]] = field(default_factory=list)
+    reads: list[tuple[int, float]] = field(default_factory=list)
     steady_mib: float = 0.0
     peak_mib: float = 0.0
     anonymous_mib: float = 0.0
@@ -88,8 +95,11 @@ class Figures:
 
     def probe_s(self, q: float) -> float:
         """Return a quantile of the probes' times."""
-        times = sorted(seconds for _, seconds in self.probes)
-        return times[min(len(times) - 1, math.ceil(q * len(times)) - 1)]
+        return _quantile(self.probes, q)
+
+    def read_s(self, q: float) -> float:
+        """Return a quantile of the times of calls of the StoreAPI."""
+        return _quantile(self.reads, q)
 
     def text(self) -> str:
         """Return all of it to read."""
@@ -102,7 +112,9 @@ class Figures:
             f"{self.cpu_share:.0%}; latency p50 "
             f"{tally.quantile_s(0.5):.3f} p99 "
             f"{tally.quantile_s(0.99):.3f} s; probes {len(self.probes)}, p99 "
-            f"{self.probe_s(0.99):.3f}, longest {self.probe_s(1.0):.3f} s; memory "
+            f"{self.probe_s(0.99):.3f}, longest {self.probe_s(1.0):.3f} s; StoreAPI "
+            f"{len(self.reads)}, p99 {self.read_s(0.99):.3f}, longest {self.read_s(1.0):.3f} s; "
+            f"memory "
             f"{self.steady_mib:.0f} MiB before, peak {self.peak_mib:.0f}, anonymous at the end "
             f"{self.anonymous_mib:.0f} of {MEMORY_MIB}; afterwards {dict(self.after.statuses)}, "
             f"{self.capacity_after:.0f}/s, p50 {self.after.quantile_s(0.5):.3f} s; "
@@ -110,11 +122,19 @@ class Figures:
         )
 
 
-def measure(role: str, folder: Path, *, duration_s: float, capacity_s: float = 5.0) -> Figures:
+def _quantile(answers: list[tuple[int, float]], q: float) -> float:
+    times = sorted(seconds for _, seconds in answers)
+    return times[min(len(times) - 1, math.ceil(q * len(times)) - 1)]
+
+
+def measure(
+    role: str, folder: Path, *, duration_s: float, encoding: str = "", capacity_s: float = 5.0
+) -> Figures:
     """Start a receiver of a role, overload it, and return what was seen.
 
     Args:
         role: `IngestorOnly`, `RouterIngestor` or `RouterOnly`.
+        encoding: of writes over gRPC, `snappy` or `identity`; empty for writes over HTTP.
         folder: an empty one.
         duration_s: of the overload.
         capacity_s: of each measurement of capacity.
@@ -124,7 +144,7 @@ def measure(role: str, folder: Path, *, duration_s: float, capacity_s: float = 5
     with contextlib.ExitStack() as stack:
         server, groups, stores = stack.enter_context(_started(role, folder))
         querier = stack.enter_context(our_query(folder, *stores))
-        senders = Senders(server.write_port, SENDERS, SERIES, tenant=TENANT)
+        senders = _senders(server, encoding)
         open_loop.run(_load(figures, server, senders, capacity_s))
         figures.peak_mib = server.memory_mib()
         figures.anonymous_mib = groups[-1].anonymous_mib()
@@ -133,6 +153,12 @@ def measure(role: str, folder: Path, *, duration_s: float, capacity_s: float = 5
         copies = INGESTORS if role == "RouterOnly" else 1
         _compare(figures, querier, senders, copies // 2 + 1, copies)
     return figures
+
+
+def _senders(server: Server, encoding: str) -> Senders:
+    if not encoding:
+        return Senders(server.write_port, SENDERS, SERIES, tenant=TENANT)
+    return GrpcSenders(server.grpc_port, SENDERS, SERIES, tenant=TENANT, encoding=encoding)
 
 
 @contextlib.contextmanager
@@ -182,16 +208,33 @@ async def _load(figures: Figures, server: Server, senders: Senders, capacity_s: 
     figures.cpu_capacity = before.acknowledged / (server.cpu_s() - cpu_s)
     figures.steady_mib = server.memory_mib("VmRSS")
     figures.offered = TIMES * figures.capacity
+    reading = asyncio.ensure_future(_read(figures, server.grpc_port))
     with ProbeTimes(*(server.url + path for path in _PROBES)) as probes:
         cpu_s, started = server.cpu_s(), time.monotonic()
         figures.overload = await senders.open(figures.offered, figures.duration_s)
         cpu_s = server.cpu_s() - cpu_s
         figures.cpu_share = min(1.0, cpu_s / CPUS / (time.monotonic() - started))
         figures.cpu_goodput = figures.overload.acknowledged / cpu_s / figures.cpu_capacity
+    reading.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await reading
     figures.probes = [answer for answers in probes.answers.values() for answer in answers]
     figures.after = await senders.closed(_CLOSED_SENDERS, capacity_s)
     figures.capacity_after = figures.after.acknowledged / capacity_s
-    senders.close()
+    await senders.close()
+
+
+async def _read(figures: Figures, port: int) -> None:
+    """Ask the StoreAPI again and again, as a querier does."""
+    channel = UnaryChannel(f"127.0.0.1:{port}", LABEL_NAMES, timeout_s=PATIENCE_S)
+    try:
+        while True:
+            begun = time.monotonic()
+            end = await ask(channel, plain_message(b""))
+            figures.reads.append((end.code.value, time.monotonic() - begun))
+            await asyncio.sleep(_READ_INTERVAL_S)
+    finally:
+        await channel.close()
 
 
 def _compare(figures: Figures, querier: Server, senders: Senders, needed: int, most: int) -> None:

@@ -333,7 +333,7 @@ async def test_requests_in_flight_are_bounded(server: GrpcServer, service: Servi
         for stream_id, _ in kept:
             await client.send(stream_id, plain_message(body))
         refused = await client.call(POOLED, body, encoding=None)
-        assert (refused.status, "in flight" in refused.text) == (8, True)
+        assert (refused.status, "in flight" in refused.text) == (14, True)
         service.gate.set()
         for _, answer in kept:
             await answer.done.wait()
