@@ -1,6 +1,7 @@
 """Remote write over HTTP: a raw ASGI callable, with the few other pages behind it.
 
     POST /api/v1/receive   POST /api/v1/write     the write path
+    the same with slashes or case off             307 to it, as Go's router does
     anything else                                 the application behind
 
 | what | 1.0 | 2.0 |
@@ -80,9 +81,9 @@ from thanostack.runtime.probes import Probes
 
 WRITE_PATHS: Final = frozenset({"/api/v1/receive", "/api/v1/write"})
 _SUCCESS: Final = Answer(200)
-_METHOD_NOT_ALLOWED: Final = Answer(
-    405, b"Method Not Allowed\n", headers=((b"allow", b"OPTIONS, POST"),)
-)
+_ALLOW: Final = (b"allow", b"OPTIONS, POST")
+_OPTIONS: Final = Answer(200, headers=(_ALLOW,))
+_METHOD_NOT_ALLOWED: Final = Answer(405, b"Method Not Allowed\n", headers=(_ALLOW,))
 _REPLICA_DIGITS_MAX: Final = 19
 
 
@@ -163,7 +164,10 @@ class WriteAPI:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http" or scope["path"] not in WRITE_PATHS:
-            await self._pages(scope, receive, send)
+            moved = moved_to(scope) if scope["type"] == "http" else None
+            await (self._pages(scope, receive, send) if moved is None else send_answer(send, moved))
+        elif scope["method"] == "OPTIONS":
+            await send_answer(send, _OPTIONS)
         elif scope["method"] != "POST":
             await send_answer(send, _METHOD_NOT_ALLOWED)
         else:
@@ -357,6 +361,19 @@ class _Request:
         self.received_bytes = self.replica = 0
         self.tenant = Tenant("")
         self.version: Version = 1
+
+
+def moved_to(scope: Scope) -> Answer | None:
+    """Return where a write to a path that is nearly right belongs; None for any other request.
+
+    Senders configured with a slash too many work with upstream by being sent on, body and all; a
+    404 would make a Prometheus drop what it has.
+    """
+    meant = "/" + "/".join(part for part in scope["path"].lower().split("/") if part)
+    if scope["method"] != "POST" or meant not in WRITE_PATHS:
+        return None
+    query: bytes = scope.get("query_string", b"")
+    return Answer(307, headers=((b"location", meant.encode() + (b"?" + query if query else b"")),))
 
 
 def answer_of(outcome: Outcome, version: Version) -> Answer:

@@ -323,7 +323,17 @@ async def test_other_methods_and_pages_are_answered(ingestor):
     """GET on the write path is 405 as upstream; other paths belong to the application behind."""
     reply = await call(ingestor.api, PATH, method="GET")
     assert (reply.status, reply.headers[b"allow"]) == (405, b"OPTIONS, POST")
+    reply = await call(ingestor.api, PATH, method="OPTIONS")
+    assert (reply.status, reply.headers[b"allow"]) == (200, b"OPTIONS, POST")
     assert (await call(ingestor.api, "/other", method="GET")).status == 404
+
+
+@pytest.mark.parametrize("path", [f"{PATH}/", f"/{PATH}", "/api//v1/receive", "/API/v1/Receive"])
+async def test_a_write_to_nearly_the_right_path_is_sent_on(ingestor, path):
+    """As upstream, by a status that keeps method and body; no other method is."""
+    reply = await call(ingestor.api, path, parts=[b"x"])
+    assert (reply.status, reply.headers[b"location"]) == (307, PATH.encode())
+    assert (await call(ingestor.api, path, method="GET")).status == 404
 
 
 def test_an_answer_at_once(pool):
