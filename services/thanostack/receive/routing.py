@@ -14,6 +14,7 @@ from typing import Final
 
 from thanostack.lib.foundation.errors import InvalidInput, SettingsInvalid
 from thanostack.lib.hashring import Hashrings
+from thanostack.lib.hashring.config import dialled
 from thanostack.receive.hashring_file import HashringSource
 from thanostack.receive.peers import PeerOptions, Peers
 from thanostack.receive.request_body import inflight_bytes_max
@@ -132,7 +133,7 @@ class Routing:
     def _connect(self, address: str) -> UnaryChannel:
         settings = self._settings
         return UnaryChannel(
-            address,
+            dialled(address),
             REMOTE_WRITE,
             timeout_s=settings.receive_forward_timeout / 1000,
             encoding=settings.receive_grpc_compression.replace("none", "identity"),

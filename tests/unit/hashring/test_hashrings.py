@@ -7,6 +7,7 @@ import pytest
 
 from thanostack.lib.foundation.errors import InvalidInput, NoHashring
 from thanostack.lib.hashring import Endpoint, HashmodRing, Hashrings, KetamaRing, series_hashes
+from thanostack.lib.hashring.config import dialled
 
 HASHES = np.random.default_rng(3).integers(0, 2**64, 300, np.uint64)
 
@@ -22,7 +23,7 @@ def ring(*endpoints, **more):
 
 
 def zoned(zones):
-    return [{"address": f"n{i}", "az": az} for i, az in enumerate(zones)]
+    return [{"address": f"n{i}:1", "az": az} for i, az in enumerate(zones)]
 
 
 def shards(size, **more):
@@ -160,11 +161,27 @@ def test_what_has_no_effect_is_warned_about():
     """Unknown keys as upstream takes them, and overrides of what is not sharded."""
     config = {"shuffle_sharding_config": {"overrides": [
         {"shard_size": 1, "tenants": ["t"], "tenant_matcher_type": "exact"}]}}  # fmt: skip
-    rings = parsed(ring("n1", tenant=["t"], **config))
+    rings = parsed(ring("n1:1", tenant=["t"], **config))
     assert [
         "hashrings[0].shuffle_sharding_config: overrides have no effect without a shard_size",
         "hashrings[0]: unknown field 'tenant' has no effect; did you mean 'tenants'?",
     ] == list(rings.warnings)
+
+
+@pytest.mark.parametrize("address", ["n1", "http://n1:1", "dnssrv+_grpc._tcp.n1", " n1:1", "[::1]"])
+def test_an_address_that_nobody_can_connect_to_is_warned_about(address):
+    """It is in force, as upstream: this node itself may be called anything."""
+    assert list(parsed(ring(address)).warnings) == [
+        f"hashrings[0].endpoints[0]: {address!r} is no host:port: forwards to it will fail"
+    ]
+
+
+@pytest.mark.parametrize("address", ["n-1.a.svc:10901", "10.0.0.1:1", "[::1]:1", "dns:///n1:1"])
+def test_an_address_is_host_and_port(address):
+    """With or without a scheme of gRPC's that adds nothing."""
+    assert parsed(ring(address)).warnings == ()
+    assert dialled(address) == address.removeprefix("dns:///")
+    assert parsed(ring(address)).addresses == {address}
 
 
 @pytest.mark.parametrize(

@@ -23,13 +23,19 @@ def made_of(monkeypatch, *arguments):
             return real(*parts, **others)
 
         monkeypatch.setattr(routing, name, make)
+    routing_of(*arguments)
+    return made
+
+
+def routing_of(*arguments, **more):
     settings = load(ReceiveSettings, split([*BASE, *arguments], ReceiveSettings).flags, {})
     process = new_process("receive", structlog.get_logger())
     metrics = routing.RoutingMetrics(
         process.registry, replication_factor=settings.replication_factor
     )
-    routing.Routing(settings, process, None, metrics=metrics, local=None, changed=lambda _: None)
-    return made
+    return routing.Routing(
+        settings, process, None, metrics=metrics, local=None, changed=lambda _: None, **more
+    )
 
 
 @pytest.mark.parametrize(
@@ -51,6 +57,19 @@ def test_a_flag_is_one_option(monkeypatch, argument, options, field, value):
     """What it sets is not the default."""
     assert value == getattr(made_of(monkeypatch, argument)[options], field)
     assert value != getattr(made_of(monkeypatch)[options], field)
+
+
+async def test_a_scheme_of_grpc_is_no_part_of_what_is_connected_to():
+    """Thanos's rings may have it, as its addresses are gRPC's."""
+    asked = []
+
+    async def dial(_protocol, address):
+        asked.append(address)
+        raise OSError("no peers here")
+
+    routes = routing_of(dial=dial)
+    await routes._connect("dns:///a:1").probe()
+    assert asked == ["a:1"]
 
 
 async def test_the_file_is_read_again_as_often_as_asked(monkeypatch, tmp_path):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -29,6 +30,9 @@ ALGORITHMS: Final = ("hashmod", "ketama")
 CACHE_SIZE_DEFAULT: Final = 100
 _CAPNPROTO_PORT: Final = "19391"
 _HASH_BYTES: Final = 6  # a float64 holds 48 bits exactly
+# Upstream: gRPC's, of which these two say no more than to connect to what follows.
+_SCHEMES: Final = ("dns:///", "passthrough:///")
+_HOST_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):[0-9]{1,5}")
 
 T = TypeVar("T")
 
@@ -46,6 +50,17 @@ class Endpoint:
     address: str
     az: str = ""
     capnproto_address: str = ""
+
+
+def dialled(address: str) -> str:
+    """Return the host:port behind an endpoint's address.
+
+    Example:
+        >>> dialled("dns:///a.b:10901"), dialled("a.b:10901")
+        ('a.b:10901', 'a.b:10901')
+    """
+    scheme = next(filter(address.startswith, _SCHEMES), "")
+    return address.removeprefix(scheme)
 
 
 @dataclass(frozen=True)
@@ -163,6 +178,9 @@ def _endpoint(value: Any, path: str, warnings: list[str]) -> Endpoint:
         fields.close()
     if not endpoint.address:
         raise InvalidInput(f"{path}: endpoint address must be set")
+    if not _HOST_PORT.fullmatch(dialled(endpoint.address)):
+        # Not refused: the address of this node itself is a name that nobody connects to.
+        warnings.append(f"{path}: {endpoint.address!r} is no host:port: forwards to it will fail")
     if endpoint.capnproto_address:
         return endpoint
     host = endpoint.address.partition(":")[0]
