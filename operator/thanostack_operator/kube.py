@@ -27,6 +27,7 @@ STACKS = (f"{GROUP}/{VERSION}", KIND)
 SERVICE_MONITORS = ("monitoring.coreos.com/v1", "ServiceMonitor")
 DEPLOYMENTS = ("apps/v1", "Deployment")
 PODS = ("v1", "Pod")
+EVENTS = ("v1", "Event")
 ENDPOINT_SLICES = ("discovery.k8s.io/v1", "EndpointSlice")
 LEASES = ("coordination.k8s.io/v1", "Lease")
 # What may be owned by a stack, in the order in which it is listed and pruned.
@@ -49,7 +50,7 @@ KINDS = {
     ("v1", "ConfigMap"): "configmaps",
     ("v1", "Secret"): "secrets",
     PODS: "pods",
-    ("v1", "Event"): "events",
+    EVENTS: "events",
     ("policy/v1", "PodDisruptionBudget"): "poddisruptionbudgets",
     ENDPOINT_SLICES: "endpointslices",
     LEASES: "leases",
@@ -129,10 +130,11 @@ class KubeClient:
         return result
 
     async def list(
-        self, kind: tuple[str, str], namespace: str | None, selector: str = ""
+        self, kind: tuple[str, str], namespace: str | None, selector: str = "", fields: str = ""
     ) -> list[Object]:
-        """Return the objects of a kind that carry the labels, each with apiVersion and kind."""
+        """Return the objects of a kind that have the labels and fields, with apiVersion and kind."""
         query = [("labelSelector", selector)] if selector else []
+        query += [("fieldSelector", fields)] if fields else []
         try:
             answer = await self._request("GET", _path(kind, namespace), query=query)
         except ApiError as error:

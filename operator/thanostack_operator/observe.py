@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from .api.pod import PodSettings
 from .api.stack import ThanosStack
-from .kube import ENDPOINT_SLICES, OWNED, PODS, SERVICE_MONITORS, ApiError, KubeClient
+from .kube import ENDPOINT_SLICES, EVENTS, OWNED, PODS, SERVICE_MONITORS, ApiError, KubeClient
 from .manifests.names import (
     COMPONENT_LABEL,
     HASHRINGS_ANNOTATION,
@@ -54,10 +54,11 @@ async def observe(
     )
     objects = {_ref(found): found for objects in lists for found in objects}
     ingestor_pods = [pod for pod in seen if dig(pod, "metadata", "labels", RING_LABEL)]
-    routers, drains, missing, namesakes = await asyncio.gather(
+    routers, drains, missing, refusals, namesakes = await asyncio.gather(
         _routers(seen, pods),
         _drains(stack, ingestor_pods, pods),
         _missing(stack, kube),
+        _refusals(stack, kube, objects.values()),
         _namesakes(stack, kube, objects, object_keys(stack, knows_service_monitors=monitors)),
     )
     return Observed(
@@ -74,6 +75,7 @@ async def observe(
             for pod in seen
             if (address := dig(pod, "status", "podIP"))
         },
+        refusals=refusals,
         failures=failures,
         routers=routers,
         drains=drains,
@@ -200,6 +202,32 @@ async def _drain(pod: Object, pods: PodClient) -> Drain:
     if not address or not is_running(pod):
         return Drain("unknown", pod_problem(pod) or "its container does not run")
     return await pods.drain(address)
+
+
+async def _refusals(
+    stack: ThanosStack, kube: KubeClient, objects: Iterable[Object]
+) -> dict[str, str]:
+    """Return why StatefulSets that lack pods cannot make them: only their events tell."""
+    names = [
+        live["metadata"]["name"]
+        for live in objects
+        if live["kind"] == "StatefulSet"
+        and dig(live, "status", "replicas", default=0) < dig(live, "spec", "replicas", default=1)
+    ]
+    found = await asyncio.gather(*(_refusal(stack.namespace, name, kube) for name in names))
+    return {name: refusal for name, refusal in zip(names, found, strict=True) if refusal}
+
+
+async def _refusal(namespace: str, stateful_set: str, kube: KubeClient) -> str:
+    fields = f"involvedObject.kind=StatefulSet,involvedObject.name={stateful_set}"
+    try:
+        events = await kube.list(EVENTS, namespace, fields=f"{fields},reason=FailedCreate")
+    except ApiError as error:
+        if error.status == 403:
+            return ""
+        raise
+    last = max(events, key=lambda event: event.get("lastTimestamp") or "", default={})
+    return str(last.get("message") or "")
 
 
 async def _missing(stack: ThanosStack, kube: KubeClient) -> frozenset[str] | None:

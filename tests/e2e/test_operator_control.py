@@ -212,6 +212,22 @@ def test_a_missing_secret_is_named_and_nothing_changes(stack: Stack):
     stack.await_ready()
 
 
+def test_pods_that_are_refused_are_explained(stack: Stack):
+    """By a quota, say: there is no pod then that could tell why."""
+    stack.apply(podDefaults={"priorityClassName": "missing"})
+
+    def messages() -> list[str]:
+        components = stack.status().get("components", [])
+        return [c["message"] for c in components if c["name"] != "x-receive"]
+
+    def explained() -> bool:
+        told = messages()
+        return len(told) == 2 and all("no PriorityClass" in message for message in told)
+
+    stack.until("the reasons", explained)
+    assert "no PriorityClass" in stack.condition("Ready")["message"]
+
+
 def test_a_rollout_that_stalls_stops_and_says_why(stack: Stack, kubelet: FakeKubelet):
     """An image that cannot be pulled: one ingestor is lost to it, no other component changes."""
     stack.apply(receive={"rings": [{"name": "default", "minReadySeconds": 1}]})

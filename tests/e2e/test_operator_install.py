@@ -41,7 +41,7 @@ WATCHED_RIGHTS = {
     "servicemonitors.monitoring.coreos.com": "get list create patch delete",
     "endpointslices.discovery.k8s.io": "get list watch",
     "pods.": "get list watch patch",
-    "events.": "create",
+    "events.": "list create",
     "secrets.": "get",
 }
 

@@ -88,7 +88,7 @@ capabilities: {drop: [ALL]}
   verbs: [get, list, watch, patch]
 - apiGroups: [""]
   resources: [events]
-  verbs: [create]
+  verbs: [list, create]
 {{- if .Values.rbac.secrets }}
 - apiGroups: [""]
   resources: [secrets]

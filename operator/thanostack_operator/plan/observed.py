@@ -78,6 +78,7 @@ class Observed:
         ingestors: by ring name, whatever the ordinals; rings that left the spec included.
         pods: names of the ingestor pods that exist, terminating ones included.
         pod_problems: why pods of the stack do not run, by name, in the kubelet's words.
+        refusals: why the API server refuses pods of a StatefulSet, by its name.
         addresses: of the stack's pods, by name.
         failures: what was refused when the last plan was carried out, by "Kind/name".
         routers: see `Router`.
@@ -93,6 +94,7 @@ class Observed:
     ingestors: dict[str, tuple[Ingestor, ...]] = field(default_factory=dict)
     pods: frozenset[str] = frozenset()
     pod_problems: dict[str, str] = field(default_factory=dict)
+    refusals: dict[str, str] = field(default_factory=dict)
     addresses: dict[str, str] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     routers: tuple[Router, ...] = ()

@@ -19,6 +19,7 @@ _TERMINAL = (
     "CrashLoopBackOff", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName",
     "CreateContainerConfigError", "CreateContainerError", "RunContainerError",
 )  # fmt: skip
+_PROBLEM_MAX = 1000
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def _component(
         return Component(kind, name, desired)
     status = live.get("status") or {}
     problem, terminal = _problem(kind, name, observed.pod_problems)
+    refusal = observed.refusals.get(name) or _refusal(live)
     return Component(
         kind,
         name,
@@ -94,7 +96,7 @@ def _component(
         updated=int(status.get("updatedReplicas", 0)),
         version=_version(live),
         rolling=is_rolling(live),
-        problem=problem,
+        problem=problem or refusal[:_PROBLEM_MAX],
         terminal=terminal,
         exists=True,
     )
@@ -114,6 +116,13 @@ def is_rolling(live: Object) -> bool:
     return live["kind"] == "Deployment" or revisions[0] != revisions[1]
 
 
+def _refusal(live: Object) -> str:
+    """Return why the API server refuses pods of a Deployment, which its own status tells."""
+    conditions = dig(live, "status", "conditions", default=[])
+    failures = [c for c in conditions if (c["type"], c["status"]) == ("ReplicaFailure", "True")]
+    return str(failures[0].get("message") or "") if failures else ""
+
+
 def _version(live: Object) -> str:
     image = str(dig(live, "spec", "template", "spec", "containers", 0, "image", default=""))
     return image.rpartition("/")[2].partition(":")[2]
@@ -127,4 +136,4 @@ def _problem(kind: str, name: str, problems: dict[str, str]) -> tuple[str, bool]
     own.sort(key=lambda item: not item[1].startswith(_TERMINAL))
     if not own:
         return "", False
-    return f"{own[0][0]}: {own[0][1]}"[:1000], own[0][1].startswith(_TERMINAL)
+    return f"{own[0][0]}: {own[0][1]}"[:_PROBLEM_MAX], own[0][1].startswith(_TERMINAL)

@@ -2,7 +2,7 @@
 
     KubeClient ──► ApiClient ──► FakeApiServer.request: paths, verbs, status objects, versions
 
-It answers as the real one does to what the operator asks: labels select, preconditions on UID and
+It answers as the real one does to what the operator asks: labels and fields select, preconditions on UID and
 resource version conflict, a merge of nothing new changes no version, errors are `Status` objects.
 Of server-side apply it has the outcome for one applier: what is applied is merged in, a UID
 that is not the object's is a conflict. It validates nothing; that is for the real one, in
@@ -134,13 +134,19 @@ class FakeApiServer:
 
     def _list(self, path: str, match: re.Match[str], query: dict[str, list[str]]) -> Object:
         pattern = path if match["namespace"] else f"/apis?/{match['version']}/.*{match['plural']}"
-        labels = dict(pair.split("=") for pair in query.get("labelSelector", []))
-        return {"items": list(self._selected(re.compile(f"{pattern}/[^/]+"), labels))}
+        labels, fields = (
+            dict(pair.split("=") for text in query.get(name, []) for pair in text.split(","))
+            for name in ("labelSelector", "fieldSelector")
+        )
+        return {"items": list(self._selected(re.compile(f"{pattern}/[^/]+"), labels, fields))}
 
-    def _selected(self, pattern: re.Pattern[str], labels: dict[str, str]) -> Iterator[Object]:
+    def _selected(
+        self, pattern: re.Pattern[str], labels: dict[str, str], fields: dict[str, str]
+    ) -> Iterator[Object]:
         for path, found in self.objects.items():
             has = dig(found, "metadata", "labels", default={})
-            if pattern.fullmatch(path) and labels.items() <= has.items():
+            are = {name: dig(found, *name.split(".")) for name in fields}
+            if pattern.fullmatch(path) and labels.items() <= has.items() and are == fields:
                 # As the real one: items of a list do not say of which kind they are.
                 yield {k: v for k, v in found.items() if k not in ("apiVersion", "kind")}
 
