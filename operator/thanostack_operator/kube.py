@@ -132,7 +132,7 @@ class KubeClient:
     async def list(
         self, kind: tuple[str, str], namespace: str | None, selector: str = "", fields: str = ""
     ) -> list[Object]:
-        """Return the objects of a kind that have the labels and fields, with apiVersion and kind."""
+        """Return the objects of a kind with these labels and fields, and apiVersion and kind."""
         query = [("labelSelector", selector)] if selector else []
         query += [("fieldSelector", fields)] if fields else []
         try:

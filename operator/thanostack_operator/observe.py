@@ -151,13 +151,22 @@ def pod_problem(pod: Object) -> str:
     for status in dig(pod, "status", "containerStatuses", default=[]):
         waiting = dig(status, "state", "waiting")
         if waiting and waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
-            last = dig(status, "lastState", "terminated", "message", default="")
-            words = [waiting["reason"], waiting.get("message") or "", last.strip()[-300:]]
+            last = dig(status, "lastState", "terminated", default={})
+            words = [waiting["reason"], waiting.get("message") or "", *_last_words(last)]
             return ": ".join(word for word in words if word)
     for condition in dig(pod, "status", "conditions", default=[]):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return f"{condition.get('reason')}: {condition.get('message')}"
     return ""
+
+
+def _last_words(terminated: Object) -> list[str]:
+    """Return how a container ended and what it said at last, as far as the kubelet tells."""
+    code = terminated.get("exitCode")
+    ended = terminated.get("reason") or ""
+    if ended == "Error" and code is not None:
+        ended = f"it ended with {code}"
+    return [ended, (terminated.get("message") or "").strip()[-300:]]
 
 
 async def _routers(seen: Iterable[Object], pods: PodClient) -> tuple[Router, ...]:

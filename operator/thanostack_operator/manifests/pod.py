@@ -135,6 +135,8 @@ def _container(pod: Pod, operator_version: str) -> Object:
             "capabilities": {"drop": ["ALL"]},
         },
         volumeMounts=_mounts(pod),
+        # The end of its log says why it ended, in the pod's status and so in the stack's.
+        terminationMessagePolicy="FallbackToLogsOnError",
         lifecycle={"preStop": {"sleep": {"seconds": pod.stop_delay_s}}}
         if pod.stop_delay_s
         else None,
