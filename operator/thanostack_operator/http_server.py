@@ -5,6 +5,7 @@ Served while waiting for the Lease as well: a follower is healthy.
 
 from __future__ import annotations
 
+import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -37,8 +38,14 @@ async def serving(metrics: Metrics, port: int) -> AsyncIterator[int]:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "0.0.0.0", port)  # the kubelet probes from outside
-        await site.start()
+        await web.SockSite(runner, _bound(port)).start()
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
+
+
+def _bound(port: int) -> socket.socket:
+    """Return a socket on all addresses: the kubelet probes from outside, by the pod's family."""
+    if not socket.has_dualstack_ipv6():
+        return socket.create_server(("", port))
+    return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)

@@ -3,7 +3,7 @@
 Uvicorn's own signal handling is off, the supervisor's counts. Sockets are bound before anything
 slow starts, so that a busy port is a clear error at once and not a crash minutes later.
 
-    0.0.0.0:10902   [::1]:10902   localhost:10902   :10902 (all addresses, both families)
+    0.0.0.0:10902 and :10902 (all addresses, both families)   [::1]:10902   localhost:10902
 
 With TLS, connections come from a `TLSListener`, and a client's verified certificate stands in each
 request's scope under `CLIENT_CERTIFICATE`.
@@ -77,7 +77,9 @@ def listen(address: str, flag: str) -> socket.socket:
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    if not host and socket.has_dualstack_ipv6():
+    # Upstream: Go listens on both families for 0.0.0.0, the default, so that it works in a cluster
+    # of IPv6 alone.
+    if host in ("", "0.0.0.0") and socket.has_dualstack_ipv6():
         return socket.create_server(
             ("", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True
         )

@@ -52,10 +52,14 @@ def test_an_unknown_host_is_an_error_of_the_flag():
         listen("does-not-exist.invalid:1", "http-address")
 
 
-def test_no_host_means_every_address():
-    """`:port` is reachable over IPv4."""
-    with listen(":0", "http-address") as bound:
-        socket.create_connection(("127.0.0.1", port_of(bound)), 5).close()
+@pytest.mark.parametrize("address", [":0", "0.0.0.0:0"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_every_address_is_one_of_either_family(address, host):
+    """As Go has it: `0.0.0.0`, the default, would not answer in a cluster of IPv6 alone."""
+    if host == "::1" and not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    with listen(address, "http-address") as bound:
+        socket.create_connection((host, port_of(bound)), 5).close()
 
 
 async def test_a_stop_waits_for_running_requests():
