@@ -15,7 +15,7 @@ import aiohttp
 
 from .api.stack import GROUP, KIND, VERSION, ThanosStack
 from .kube import PODS, STACKS, ApiError, KubeClient
-from .manifests.names import FIELD_MANAGER, HASHRINGS_ANNOTATION, Object
+from .manifests.names import FIELD_MANAGER, HASHRINGS_ANNOTATION, Object, hashrings_name
 from .plan.outcome import Action, CancelDrain, Event, Plan, SetFinalizers, StartDrain, TouchPod
 from .pods import PodClient
 
@@ -31,7 +31,8 @@ async def carry_out(
 ) -> Failures:
     """Make every request of a plan, in its order.
 
-    An action on a pod that has no address is dropped: the next plan has it again.
+    An action on a pod that has no address is dropped, and so is a touch that would tell a router
+    of hashrings which were refused: the next plan has them again.
 
     Returns:
         What was refused and in which words, by "Kind/name".
@@ -130,7 +131,7 @@ async def _act(
     addresses: Mapping[str, str],
 ) -> None:
     match action:
-        case TouchPod(pod, value):
+        case TouchPod(pod, value) if f"ConfigMap/{hashrings_name(stack.name)}" not in failures:
             touch = {"metadata": {"annotations": {HASHRINGS_ANNOTATION: value}}}
             touched = kube.merge(PODS, stack.namespace, pod, touch)
             await _try(failures, f"Pod/{pod}", touched)

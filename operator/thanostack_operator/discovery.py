@@ -39,10 +39,12 @@ async def await_served(kube: KubeClient, stop: asyncio.Event) -> bool:
 
 async def unserved(kube: KubeClient) -> str:
     """Return what keeps the operator from watching; empty if nothing does."""
+    kinds = (STACKS, *WATCHED)
     try:
-        missing = [kind for kind in (STACKS, *WATCHED) if not await kube.knows(kind)]
+        known = await asyncio.gather(*(kube.knows(kind) for kind in kinds))
     except ApiError as error:
         return str(error)
+    missing = [kind for kind, is_known in zip(kinds, known, strict=True) if not is_known]
     if STACKS in missing:
         return f"the API server does not serve {STACKS[1]} of {STACKS[0]}: install the CRD"
     names = [f"{kind} of {version}" for version, kind in missing]

@@ -175,16 +175,19 @@ class Loops:
     def ensure(self, namespace: str, name: str) -> None:
         """Wake the loop of a stack, starting it if need be."""
         key = (namespace, name)
-        if key not in self._running:
+        # One that has just ended is forgotten a moment later, and makes no pass any more.
+        if key not in self._running or self._running[key][1].done():
             loop = StackLoop(namespace, name, self.tools)
             task = asyncio.create_task(loop.run(), name=f"stack {namespace}/{name}")
-            task.add_done_callback(lambda _: self._forget(key))
+            task.add_done_callback(lambda ended: self._forget(key, ended))
             self._running[key] = (loop, task)
             self.tools.metrics.stacks.set(len(self._running))
         self._running[key][0].wake()
 
-    def _forget(self, key: Key) -> None:
-        self._running.pop(key, None)
+    def _forget(self, key: Key, ended: asyncio.Task[None]) -> None:
+        if self._running[key][1] is not ended:
+            return
+        del self._running[key]
         self.tools.metrics.forget(*key)
         self.tools.metrics.stacks.set(len(self._running))
 

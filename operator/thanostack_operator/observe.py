@@ -53,13 +53,15 @@ async def observe(
         kube.list(PODS, namespace, selector),
     )
     objects = {_ref(found): found for objects in lists for found in objects}
+    # Nothing is made any more of a stack that is deleted.
+    keys = set() if stack.deleting else object_keys(stack, knows_service_monitors=monitors)
     ingestor_pods = [pod for pod in seen if dig(pod, "metadata", "labels", RING_LABEL)]
     routers, drains, missing, refusals, namesakes = await asyncio.gather(
         _routers(seen, pods),
         _drains(stack, ingestor_pods, pods),
         _missing(stack, kube),
         _refusals(stack, kube, objects.values()),
-        _namesakes(stack, kube, objects, object_keys(stack, knows_service_monitors=monitors)),
+        _namesakes(stack, kube, objects, keys),
     )
     return Observed(
         now=now,

@@ -17,6 +17,8 @@ from .plan.observed import Drain, DrainState
 TIMEOUT_S = 3.0
 ANSWER_BYTES_MAX = 4 << 20
 HASH_METRIC = "thanos_receive_config_hash "
+# The last two: it answers something else than what was asked for, at any depth.
+_NO_ANSWER = (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError)
 
 
 class PodClient:
@@ -32,7 +34,7 @@ class PodClient:
             for line in text.splitlines():
                 if line.startswith(HASH_METRIC):
                     return float(line[len(HASH_METRIC) :]), ""
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+        except _NO_ANSWER as error:
             return None, _reason(error)
         return None, "it has no thanos_receive_config_hash: it is no router"
 
@@ -41,7 +43,7 @@ class PodClient:
         try:
             answer = await self._ask("GET", address, "/-/drain")
             return _parse_drain(answer)
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+        except _NO_ANSWER as error:
             return Drain("unknown", _reason(error))
 
     async def start_drain(self, address: str) -> None:

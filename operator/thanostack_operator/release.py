@@ -7,7 +7,6 @@ stopped first and its Lease waited for: while it runs it would put the finalizer
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import time
 from collections.abc import Sequence
 
@@ -16,6 +15,7 @@ from .kube import DEPLOYMENTS, LEASES, STACKS, ApiError, KubeClient
 from .lease import LEASE_S
 from .manifests.names import FINALIZER, Object
 from .plan.observed import dig
+from .plan.times import seconds
 
 POLL_S = 0.5
 WAIT_MAX_S = 60.0
@@ -75,6 +75,6 @@ async def _wait_for_lease(kube: KubeClient, home: str, name: str) -> None:
     raise ApiError(0, f"an operator still renews the lease {home}/{name}: stop it first")
 
 
-def _expired(renewed: str) -> bool:
-    age = dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(renewed)
-    return age.total_seconds() > LEASE_S
+def _expired(renewed: object) -> bool:
+    at = seconds(renewed)
+    return at is None or time.time() - at > LEASE_S

@@ -1,4 +1,4 @@
-"""A request's forwards at its timeout, which is the nodes' time and not that of a loop that stood still.
+"""A request's forwards at their timeout, which is the nodes' time, not a loop's that stood still.
 
 What is open is given up, and nothing is begun any more.
 """
