@@ -222,9 +222,30 @@ def test_an_upgrade_that_is_turned_back(stack, writes):
 
 
 def test_an_upgrade(stack, writes):
+    """Of every component, to the next version."""
     with writes.phase("an upgrade") as tally:
-        stack.patch({"version": NEXT_VERSION})
-        await_settled(stack)
-        assert images_of(stack) == {NEXT_VERSION}
-        assert stack.status()["version"] == NEXT_VERSION
+        go_to(stack, NEXT_VERSION)
     check(tally)
+
+
+def test_a_roll_back(stack, writes):
+    """Of every component, after an upgrade that is complete."""
+    go_to(stack, NEXT_VERSION)
+    with writes.phase("a roll-back") as tally:
+        go_to(stack, chart_version())
+    check(tally)
+
+
+def go_to(stack, version):
+    """Have the resource name a version, and wait until all pods are of it."""
+    stack.patch({"version": version})
+    await_settled(stack)
+    assert images_of(stack) == {version}
+    assert stack.status()["version"] == version
+
+
+def test_whatever_was_done_nothing_that_was_acknowledged_is_lost(writes):
+    """Read at the end, through ingestors that have been other pods many times."""
+    tally = writes.whole("all phases")
+    assert tally.lost == 0, tally.details
+    assert tally.samples > 1000
