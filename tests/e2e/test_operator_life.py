@@ -1,4 +1,4 @@
-"""A second cluster beside the first: side by side, the chart's upgrade, a stop, the uninstallation.
+"""A second cluster beside the first: two stacks in it, the chart's upgrade, a stop, the end.
 
 The tests are in the order of that cluster's life.
 """
@@ -9,7 +9,7 @@ import pytest
 from cluster.cluster import Cluster
 from cluster.given import GivenCluster
 from cluster.operators import Stack
-from cluster.project import add_project_images, tag_for_chart
+from cluster.project import NEXT_VERSION, add_project_images, chart_version, tag_for_chart
 from cluster.release import Release, querier, router_address
 from cluster.writes import Writes
 
@@ -22,10 +22,20 @@ pytestmark = [
     ),
 ]
 RUN = 7
-# Has a finalizer of the operator's, unlike the first cluster's stack.
+# Has a finalizer of the operator's, unlike its neighbour and the first cluster's stack.
 SPEC = {
+    "version": chart_version(),
     "deletionPolicy": "Flush",
     "receive": {"routers": {"replicas": 1}, "rings": [{"name": "default"}]},
+    "query": {"replicas": 1},
+}
+NEIGHBOUR = {
+    "deletionPolicy": "Keep",
+    "receive": {
+        "replicationFactor": 1,
+        "routers": {"replicas": 1},
+        "rings": [{"name": "default", "replicas": 1, "minReadySeconds": 1}],
+    },
     "query": {"replicas": 1},
 }
 
@@ -60,39 +70,88 @@ def other_writes(other, other_stack):
     writes.senders.halt()
 
 
-def test_two_clusters_have_a_stack_each(other_writes, writes):
+@pytest.fixture
+def neighbour(other, other_stack):
+    """Another stack in the namespace of the first, ready."""
+    stack = Stack(other.kubectl, other_stack.namespace, f"{other_stack.name}-b")
+    stack.apply(**NEIGHBOUR)
+    stack.await_ready(300)
+    return stack
+
+
+def check(*tallies):
+    """Nothing was refused, and nothing is lost."""
+    for tally in tallies:
+        assert (tally.lost, sum(tally.refused.values())) == (0, 0), tally.details
+        assert tally.acknowledged > 10
+
+
+def identities(stack):
+    """Return a stack's objects and the restarts of its pods: equal if nothing was done to it."""
+    return stack.objects(), {pod["metadata"]["name"]: restarts(pod) for pod in stack.items("pods")}
+
+
+def restarts(pod):
+    return sum(status["restartCount"] for status in pod["status"]["containerStatuses"])
+
+
+def test_two_clusters_have_a_stack_each(cluster, other, other_writes, writes):
     """Both are written to at the same time, and each gives back what is its own."""
+    one, another = (each.kubectl.json("get", "nodes")["items"] for each in (cluster, other))
+    assert one[0]["metadata"]["name"] != another[0]["metadata"]["name"]
     with (
         writes.phase("two clusters, the first") as first,
         other_writes.phase("two clusters, the second") as second,
     ):
         other_writes.senders.await_writes(30)
-    for tally in (first, second):
-        assert (tally.lost, sum(tally.refused.values())) == (0, 0), tally.details
-    for asked, foreign in ((writes, other_writes), (other_writes, writes)):
+    check(first, second)
+    assert_apart(writes, other_writes)
+
+
+def assert_apart(one, other):
+    """Neither's querier has anything that the other's senders wrote."""
+    for asked, foreign in ((one, other), (other, one)):
         assert asked.querier.query(f'sent{{run="{foreign.senders.run}"}}[1h]') == []
 
 
-def test_an_upgrade_of_the_chart_keeps_stacks_as_they_are(other, other_stack, other_writes):
-    """Another operator takes over; resource, objects and pods stay."""
+def test_two_stacks_in_one_namespace_keep_apart(other, other_stack, other_writes, neighbour):
+    """What is done to one, its deletion too, changes no object and no pod of the other."""
+    near = Writes.to(router_address(other, neighbour), querier(other, neighbour), RUN + 2)
+    theirs, ours = identities(neighbour), identities(other_stack)
+    with near.phase("two stacks, the second") as second:
+        other_stack.patch({"receive": {"routers": {"replicas": 2}}, "query": {"replicas": 2}})
+        other_stack.await_ready()
+    assert identities(neighbour) == theirs
+    assert identities(other_stack) != ours
+    ours = identities(other_stack)
+    with other_writes.phase("two stacks, the first") as first:
+        ring = NEIGHBOUR["receive"]["rings"][0] | {"replicas": 2}
+        neighbour.patch({"receive": {"rings": [ring]}, "query": {"replicas": 2}})
+        neighbour.await_ready()
+        assert neighbour.members() == [0, 1]
+        assert_apart(near, other_writes)
+        near.senders.halt()
+        neighbour.delete()
+        neighbour.until("no objects", lambda: not neighbour.objects())
+    assert identities(other_stack) == ours
+    check(first, second)
 
-    def identities():
-        pods = {(pod["metadata"]["uid"], restarts(pod)) for pod in other_stack.items("pods")}
-        return pods, other_stack.get("thanosstack", "metrics")["metadata"]["uid"]
 
-    before = identities()
+def test_an_upgrade_of_the_chart_keeps_stacks_as_they_are(
+    other, other_stack, other_writes, neighbour
+):
+    """Another operator takes over, of another version; only who names no version follows it."""
+    before = identities(other_stack)
     release = Release(other.kubectl, "thanostack-system")
     (old,) = release.operator_pods()
     with other_writes.phase("upgrade of the chart") as tally:
-        release.install(logLevel="debug")
+        release.install(logLevel="debug", **{"image.tag": NEXT_VERSION})
         until("another operator", lambda: is_gone(release, old))
+        neighbour.until("version", lambda: neighbour.status()["version"] == NEXT_VERSION, 120)
+        neighbour.await_ready()
         other_stack.await_ready()
-    assert (tally.lost, sum(tally.refused.values())) == (0, 0), tally.details
-    assert identities() == before
-
-
-def restarts(pod):
-    return sum(status["restartCount"] for status in pod["status"]["containerStatuses"])
+    check(tally)
+    assert identities(other_stack) == before
 
 
 def is_gone(release, pod):
@@ -105,9 +164,12 @@ def again(other, other_stack, other_writes):
     other_writes.senders.halt()
     other.stop()
     again = Cluster.start(other.folder, zone="zone-b")
-    other_stack.await_ready(300)
+    assert again.addresses == other.addresses
+    for stack in (other_stack, Stack(again.kubectl, "default", "metrics-b")):
+        stack.await_ready(300)
     yield again
-    again.stop()
+    again.stop(wipe=True)
+    assert not other.folder.exists()
 
 
 def test_a_node_that_stops_comes_back_with_all_samples(again, other_stack, other_writes):
@@ -119,19 +181,22 @@ def test_a_node_that_stops_comes_back_with_all_samples(again, other_stack, other
     with writes.phase("after a stop of the node") as tally:
         pass
     writes.senders.halt()
-    assert (tally.lost, sum(tally.refused.values())) == (0, 0), tally.details
+    check(tally)
 
 
 def test_an_uninstallation_leaves_stacks_that_run_and_can_be_deleted(again, other_stack):
-    """The CRD, the stack, its pods and volumes stay; no finalizer waits for who is gone."""
-    pods = {pod["metadata"]["uid"] for pod in other_stack.items("pods")}
-    assert other_stack.get("thanosstack", "metrics")["metadata"]["finalizers"]
+    """The CRD, the stacks, their pods and volumes stay; no finalizer waits for who is gone."""
+    stacks = (other_stack, Stack(again.kubectl, "default", "metrics-b"))
+    before = [identities(stack) for stack in stacks]
+    flush, keep = (stack.get("thanosstack", stack.name)["metadata"] for stack in stacks)
+    assert ("finalizers" in flush, "finalizers" in keep) == (True, False)
     release = Release(again.kubectl, "thanostack-system")
     release.uninstall()
     assert release.operator_pods() == []
-    assert {pod["metadata"]["uid"] for pod in other_stack.items("pods")} == pods
-    assert "finalizers" not in other_stack.get("thanosstack", "metrics")["metadata"]
-    other_stack.delete()
-    other_stack.until("no pods", lambda: not other_stack.items("pods"))
+    assert [identities(stack) for stack in stacks] == before
+    for stack in stacks:
+        assert "finalizers" not in stack.get("thanosstack", stack.name)["metadata"]
+        stack.delete()
+        stack.until("no pods", lambda stack=stack: not stack.items("pods"))
     claims = again.kubectl.json("get", "pvc", "--namespace=default")["items"]
-    assert len(claims) == 3
+    assert len(claims) == 3 + 2

@@ -14,7 +14,7 @@ TAG = "e2e"
 SERVICES_IMAGE = f"localhost/thanostack:{TAG}"
 OPERATOR_IMAGE = f"localhost/thanostack-operator:{TAG}"
 NEXT_VERSION = "0.1.1"
-"""A second version to upgrade to; the same image."""
+"""A second version to upgrade to; the same images."""
 
 
 class TakesImages(Protocol):
@@ -43,5 +43,4 @@ def tag_for_chart(cluster: TakesImages) -> None:
     """Give the images that pods find the names too that chart and operator use, and a next one."""
     for version in (chart_version(), NEXT_VERSION):
         cluster.tag_image(SERVICES_IMAGE, f"docker.io/thanostack/thanostack:{version}")
-    operator = f"docker.io/thanostack/thanostack-operator:{chart_version()}"
-    cluster.tag_image(OPERATOR_IMAGE, operator)
+        cluster.tag_image(OPERATOR_IMAGE, f"docker.io/thanostack/thanostack-operator:{version}")
