@@ -4,7 +4,7 @@
 
 It answers as the real one does to what the operator asks: labels and fields select, preconditions
 on UID and resource version conflict, a merge of nothing new changes no version, errors are `Status`
-objects. Of server-side apply it has the outcome for one applier: what is applied is merged in, a UID
+objects. Of server-side apply it has the outcome for one applier: what is applied is merged, a UID
 that is not the object's is a conflict. It validates nothing; that is for the real one, in
 `tests/e2e/test_operator_control.py`. Faults are entries of `faults`, which a real one would not
 make on demand.

@@ -1,7 +1,10 @@
 """What kopf is asked to watch, and which stack an event of it wakes."""
 
+import asyncio
+
 import kopf
 import pytest
+from kopf._core.intents.causes import Activity
 
 from thanostack_operator import handlers
 from thanostack_operator.kube import KINDS, STACKS, WATCHED
@@ -23,7 +26,7 @@ class Loops:
 
 def registered(loops):
     """Return the handlers by (API version, plural)."""
-    registry = handlers.register(loops)
+    registry = handlers.register(loops, asyncio.Event())
     found = {}
     for handler in registry._watching.get_all_handlers():
         selector = handler.selector
@@ -63,6 +66,24 @@ async def test_a_child_wakes_the_stack_of_its_label(kind):
     assert handler.labels == {STACK_LABEL: kopf.PRESENT}
     await handler.fn(namespace="ns", name="x-query", labels={STACK_LABEL: "x"}, type="DELETED")
     assert loops.seen == [("wake", "ns", "x")]
+
+
+async def test_the_end_of_kopf_is_the_end_of_the_loops():
+    """And of its own wait: it does not set its flag after a signal."""
+    ended, stop = [], asyncio.Event()
+
+    class Ending(Loops):
+        async def stop(self):
+            ended.append(stop.is_set())
+
+    registry = handlers.register(Ending(), stop)
+    (cleanup,) = (
+        handler
+        for handler in registry._activities.get_all_handlers()
+        if handler.activity is Activity.CLEANUP
+    )
+    await cleanup.fn()
+    assert (ended, stop.is_set()) == ([False], True)
 
 
 def test_kopf_keeps_to_itself():
