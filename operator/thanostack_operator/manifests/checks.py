@@ -28,7 +28,7 @@ _LABEL_KEY = re.compile(
 )
 _COMMANDS: Mapping[str, Command] = {ROUTER: "receive", INGESTOR: "receive", QUERY: "query"}
 _FOLDERS = ("/tmp", "/proc", "/sys", "/dev", CONFIG_FOLDER, DATA_FOLDER)  # noqa: S108
-_NO_TENANTS = (".", "..", "lost+found")
+_NO_TENANTS = (".", "..", "lost+found", "thanostack-drain")
 _PATTERNS_COMPARED = 100
 _CONFIG_MAP_BYTES_MAX = 1_000_000
 _LONGEST_MS = (1 << 63) // 1_000_000  # what a flag holds, in nanoseconds
