@@ -73,7 +73,7 @@ class Http2ServerProtocol(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._born = time.monotonic()
         self._is_leaving = self._is_held_back = self._is_waiting = False
-        self._rest = b""
+        self._rest, self._taken = b"", 0
         self._sweeper = self._loop.call_later(_SWEEP_INTERVAL_S, self._sweep)
         self.closed = asyncio.Event()
         self._when_closed: Callable[[Http2ServerProtocol], None] | None = None
@@ -97,11 +97,10 @@ class Http2ServerProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the machine and write what it answers; much of it in turns with everything else."""
-        if not self._rest and self._service.turns.is_free():
-            self._rest = data
+        is_first = not self._rest
+        self._rest += data
+        while is_first and self._rest and self._service.turns.is_free():
             self._take_piece()
-        else:
-            self._rest += data
         self._wait_for_turn()
 
     def _wait_for_turn(self) -> None:
@@ -121,11 +120,14 @@ class Http2ServerProtocol(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _take_piece(self) -> None:
-        piece, self._rest = self._rest[:_PIECE_BYTES], self._rest[_PIECE_BYTES:]
+        end = self._taken + _PIECE_BYTES
+        piece, self._taken = self._rest[self._taken : end], end
+        if end >= len(self._rest):
+            self._rest, self._taken = b"", 0
         try:
             self._connection.receive(piece, time.monotonic())
         except ConnectionFailed as failure:
-            self._rest = b""
+            self._rest, self._taken = b"", 0
             self._fail(failure)
         else:
             self._write()
