@@ -94,7 +94,7 @@ def test_a_late_relay_is_late():
             begun_s = time.monotonic()
             client.sendall(b"ask")
             assert peer.recv(3) == b"ask"
-            assert time.monotonic() - begun_s < 0.2
+            assert time.monotonic() - begun_s < 0.4
             peer.sendall(b"a")
             assert client.recv(1) == b"a"
             assert time.monotonic() - begun_s >= 0.4
