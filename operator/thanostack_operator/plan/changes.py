@@ -15,6 +15,7 @@ from thanostack_operator.api.stack import ThanosStack
 from thanostack_operator.manifests.names import (
     HASHRINGS_ANNOTATION,
     HASHRINGS_KEY,
+    RING_LABEL,
     Object,
     hashrings_name,
     query_name,
@@ -26,11 +27,11 @@ from .comparison import Drift, differences, drifts, stamped
 from .observed import Observed, Ref, dig, items_of
 from .ownership import is_owned
 from .published import annotation_of
-from .ring import RingStep, knows_ring, lagging
+from .ring import RingStep, factor_of, knows_ring, lagging
 from .rollout import PROGRESS_DEADLINE_S, Rollouts, Rules, roll_out
 from .scaling import Scaling
 from .times import Timers, seconds
-from .workload import Component
+from .workload import Component, is_rolling
 
 _DRIFT_TOLD_MAX = 20
 
@@ -61,8 +62,26 @@ def targets_of(
             wanted = _hashrings(wanted, step.text)
         if key == routers and small and observed.find(*key) is None:
             continue
+        if key[0] == "PodDisruptionBudget" and _routers_lag(stack, observed):
+            wanted = _held_budget(wanted, observed.find(*key))
         targets[key] = stamped(wanted)
     return targets
+
+
+def _routers_lag(stack: ThanosStack, observed: Observed) -> bool:
+    """Return whether a router may still write by another replication factor than the spec's."""
+    live = observed.find("Deployment", receive_name(stack.name))
+    factor = stack.spec.receive.replication_factor
+    return live is not None and (is_rolling(live) or factor_of(live) != factor)
+
+
+def _held_budget(wanted: Object, live: Object | None) -> Object:
+    """Return a ring's budget that lets no more ingestors go than before."""
+    former = dig(live, "spec", "maxUnavailable")
+    if RING_LABEL not in wanted["metadata"]["labels"] or not isinstance(former, int):
+        return wanted
+    fewest = min(former, wanted["spec"]["maxUnavailable"])
+    return wanted | {"spec": wanted["spec"] | {"maxUnavailable": fewest}}
 
 
 def _hashrings(wanted: Object, text: str) -> Object:
@@ -158,14 +177,14 @@ def _is_needed(stack: ThanosStack, ref: Ref, step: RingStep, *, in_use: bool) ->
     """Return whether an object that is not desired has to stay for now.
 
     Hashrings and routers outlive damage that is not mended yet; files that pods of a former
-    template mount stay until no such pod is left.
+    template mount stay until no such pod is left, and so does what keeps ingestors for them.
     """
     if step.text is None and (ref.kind, ref.name) in (
         ("ConfigMap", hashrings_name(stack.name)),
         ("Deployment", receive_name(stack.name)),
     ):
         return True
-    return ref.kind == "ConfigMap" and in_use
+    return ref.kind in ("ConfigMap", "PodDisruptionBudget") and in_use
 
 
 def _applied_before(stack: ThanosStack) -> set[tuple[str, str]]:

@@ -229,12 +229,16 @@ def _floor(stack: ThanosStack, observed: Observed) -> _Floor:
     live = observed.find("Deployment", receive_name(stack.name))
     if live is not None and is_rolling(live):
         return _Floor(_FACTOR_MAX, "the routers are rolling out")
-    least = max(factor, *_factors(live or {}))
+    least = max(factor, factor_of(live or {}))
     return _Floor(least, f"the routers need {least} members")
 
 
+def factor_of(deployment: dict[str, object]) -> int:
+    """Return the replication factor that a Deployment's template gives its routers."""
+    return max(1, *_factors(deployment), 1)
+
+
 def _factors(deployment: dict[str, object]) -> Iterator[int]:
-    yield 1
     for container in dig(deployment, "spec", "template", "spec", "containers", default=[]):
         for flag in dig(container, "args", default=[]):
             name, _, value = str(flag).partition(_FACTOR_FLAG)
