@@ -7,8 +7,9 @@ stopped first and its Lease waited for: while it runs it would put the finalizer
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from .apply import set_finalizers
 from .kube import DEPLOYMENTS, LEASES, STACKS, ApiError, KubeClient
@@ -37,13 +38,24 @@ async def release(
         ApiError: if a request is refused, or the operator does not stop within `WAIT_MAX_S`.
     """
     if deployment:
-        await kube.merge(DEPLOYMENTS, home, deployment, {"spec": {"replicas": 0}})
+        with _gone_is_well():
+            await kube.merge(DEPLOYMENTS, home, deployment, {"spec": {"replicas": 0}})
     await _wait_for_lease(kube, home, lease_name)
     released = 0
     for namespace in namespaces or (None,):
-        for stack in await kube.list(STACKS, namespace):
-            released += await _let_go(kube, stack)
+        with _gone_is_well():  # with the CRD go all stacks
+            for stack in await kube.list(STACKS, namespace):
+                released += await _let_go(kube, stack)
     return released
+
+
+@contextlib.contextmanager
+def _gone_is_well() -> Iterator[None]:
+    try:
+        yield
+    except ApiError as error:
+        if error.status != 404:
+            raise
 
 
 async def _let_go(kube: KubeClient, stack: Object | None) -> bool:

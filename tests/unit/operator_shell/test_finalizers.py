@@ -56,3 +56,12 @@ async def test_the_release_reads_anew_and_keeps_what_came_meanwhile():
     assert await run_release(server) == 1
     assert finalizers(server) == ["their/own"]
     assert server.writes() == [f"PATCH {PATH}"] * 2
+
+
+async def test_a_release_after_the_crd_and_the_deployment_went_has_nothing_to_do():
+    """Else the hook of an uninstallation would fail for ever."""
+    server = FakeApiServer(absent={"thanostack.io/v1alpha1"})
+    client = KubeClient(server.client())
+    names = {"home": "home", "lease_name": "lease", "deployment": "operator"}
+    assert await release(client, ["ns", "other"], **names) == 0
+    assert f"GET {PATH.removesuffix('/x')}" in server.requests
