@@ -316,6 +316,52 @@ def test_keep_lets_the_resource_go_at_once(stack: Stack, process: OperatorProces
     assert "finalizers" not in stack.get("thanosstack", "x")["metadata"]
 
 
+def test_a_namespace_goes_with_the_stack_in_it(stack: Stack, kubelet: FakeKubelet):
+    """Whatever goes first, nothing waits for what is gone: not for the time of a drain."""
+    stack.apply(deletionPolicy="Flush")
+    stack.await_ready()
+    stack.kubectl("delete", "namespace", stack.namespace, "--timeout=90s")
+
+
+def test_volumes_grow_by_what_the_refusal_says(stack: Stack):
+    """No pod is replaced, and the stack goes on."""
+    stack.apply()
+    stack.await_ready()
+    here = f"--namespace={stack.namespace}"
+    pods = {pod["metadata"]["uid"] for pod in stack.items("pods")}
+    (storage_class,) = stack.kubectl("get", "storageclass", "-o", "name").split()
+    stack.kubectl("patch", storage_class, "-p", '{"allowVolumeExpansion":true}')
+    stack.patch({"receive": {"rings": [{"name": "default", "storage": {"size": "20Gi"}}]}})
+    message = stack.await_condition("SpecValid", "False")["message"]
+    assert "PersistentVolumeClaim data-x-ingestor-default-N to 20Gi" in message
+    size = '{"spec":{"resources":{"requests":{"storage":"20Gi"}}}}'
+    for number in range(3):
+        stack.kubectl("patch", "pvc", f"data-x-ingestor-default-{number}", here, "-p", size)
+    command = message.partition("`kubectl ")[2].partition("`")[0]
+    stack.kubectl(*command.split(), here)
+    stack.await_condition("SpecValid", "True")
+    stack.await_ready()
+    assert {pod["metadata"]["uid"] for pod in stack.items("pods")} == pods
+
+
+def test_a_node_port_that_somebody_chose_stays(stack: Stack):
+    """The resource has no field for it."""
+    spec = {"receive": {"routers": {"service": {"type": "NodePort"}}}}
+    stack.apply(**spec)
+    stack.await_ready()
+    here = f"--namespace={stack.namespace}"
+    port = '{"spec":{"ports":[{"port":19291,"nodePort":30291}]}}'
+    stack.kubectl("patch", "service", "x-receive", here, "-p", port)
+    stack.patch({"receive": {"routers": {"service": {"annotations": {"a": "b"}}}}})
+    stack.until(
+        "the annotation",
+        lambda: stack.get("service", "x-receive")["metadata"]["annotations"].get("a"),
+    )
+    chosen = {p["port"]: p["nodePort"] for p in stack.get("service", "x-receive")["spec"]["ports"]}
+    assert chosen[19291] == 30291
+    assert not stack.kubectl("get", "events", here, "--field-selector=reason=Drift")
+
+
 def test_paused_means_nothing_is_touched(stack: Stack):
     stack.apply()
     stack.await_ready()
