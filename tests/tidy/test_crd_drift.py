@@ -42,6 +42,27 @@ def test_every_field_is_described():
     assert bare == []
 
 
+def test_every_list_map_and_text_of_the_spec_is_bounded():
+    """What a rule may cost, and what a resource may weigh, is known beforehand."""
+    free = []
+
+    def walk(node, path):
+        kinds = {"array": "maxItems", "string": "maxLength"}
+        bounds = [kinds[node["type"]]] if node.get("type") in kinds else []
+        bounds += ["maxProperties"] if "additionalProperties" in node else []
+        if "enum" not in node and not node.keys() >= set(bounds):
+            free.append(path)
+        for name, field in node.get("properties", {}).items():
+            walk(field, f"{path}.{name}")
+        for inner in (node.get("items"), node.get("additionalProperties")):
+            if inner:
+                walk(inner, f"{path}[]")
+
+    (version,) = yaml.safe_load(documents()[FILE])["spec"]["versions"]
+    walk(version["schema"]["openAPIV3Schema"]["properties"]["spec"], "spec")
+    assert free == []
+
+
 def test_it_stays_small_enough_for_client_side_apply():
     """A whole copy of it has to fit into an annotation of 256 KiB."""
     assert len(documents()[FILE]) < 150_000
