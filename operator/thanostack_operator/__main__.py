@@ -100,8 +100,9 @@ async def _run(settings: Settings) -> int:
                     stop_flag=stop,
                 )
             except Exception as error:  # kopf has no public name for how a watch ends
-                problem = await unserved(kube)
-                raise (NotServed(problem) if problem else error) from error
+                if problem := await unserved(kube):
+                    raise NotServed(problem) from error
+                raise
             finally:
                 metrics.ready.set(0)
                 await loops.stop()

@@ -14,7 +14,6 @@ from .kube import STACKS, WATCHED, ApiError, KubeClient
 
 RETRY_S = 5.0
 
-
 log = logging.getLogger(__name__)
 
 

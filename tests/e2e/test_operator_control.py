@@ -94,6 +94,8 @@ def test_an_empty_spec_becomes_a_whole_stack(stack: Stack):
     status = stack.status()
     assert len(status["hashrings"]["acknowledged"]) == 2
     assert status["hashrings"]["missing"] == []
+    line = stack.kubectl("get", "tstk", "x", f"--namespace={stack.namespace}", "--no-headers")
+    assert line.split()[:4] == ["x", "True", "1.0", "3/3"]
 
 
 def test_rest_is_rest(stack: Stack, process: OperatorProcess):
