@@ -9,7 +9,7 @@ export PYTHONSAFEPATH := 1
 unexport PYTHONPATH
 CODE := services operator tests proto
 
-.PHONY: help install demo test checked check format interop e2e bench soak lock proto docs kernels clean
+.PHONY: help install demo test checked check format interop e2e e2e-node e2e-control-plane bench soak lock proto docs kernels clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -55,7 +55,14 @@ interop: kernels ## Against the real Prometheus and Thanos, built by package nam
 
 e2e: kernels ## Against a real Kubernetes: one node on this machine, or the cluster of KUBECONFIG
 	$(BIN)/python tests/e2e/cluster/programs.py
-	$(BIN)/python -m pytest tests/e2e $(PYTEST)
+	$(MAKE) -j2 --output-sync=target e2e-node e2e-control-plane
+
+# Each keeps one cluster busy; together they wait less.
+e2e-node:
+	$(BIN)/python -m pytest tests/e2e -m node -rP $(PYTEST)
+
+e2e-control-plane:
+	$(BIN)/python -m pytest tests/e2e -m "not node" -rP $(PYTEST)
 
 bench: kernels ## Measure against the peers in one run; prints the tables of docs/performance.md
 	$(BIN)/python tests/interop/peers/build.py

@@ -2,6 +2,7 @@
 
 import signal
 
+import pytest
 from cluster.fixtures import (
     api_server,
     api_server_with_controllers,
@@ -25,6 +26,14 @@ __all__ = [
     "services_image",
     "writes",
 ]
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the modules that need a node, which are half of `make e2e`."""
+    modules = {item.module for item in items if "cluster" in item.fixturenames}
+    for item in items:
+        if item.module in modules:
+            item.add_marker(pytest.mark.node)
 
 
 def pytest_configure():

@@ -1,4 +1,7 @@
-"""Our own clusters do what tests rely on, and leave nothing behind."""
+"""Our own clusters do what tests rely on, and leave nothing behind.
+
+That two run side by side, and that one starts again with its state: `test_operator_life.py`.
+"""
 
 import json
 import os
@@ -10,13 +13,11 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from cluster import images
 from cluster.cluster import Cluster
 from cluster.fixtures import new_namespace
 from cluster.given import GivenCluster
-from cluster.launch import ClusterError, stop
+from cluster.launch import ClusterError
 from cluster.processes import ProcessIdentity
-from cluster.project import ROOT, SERVICES_IMAGE
 
 from thanostack.testing.processes import until
 
@@ -132,35 +133,9 @@ def test_memory_limits_kill(cluster, services_image, served):
     cluster.kubectl("wait", "pod/fat", f"--for=jsonpath={reason}=OOMKilled", "-v0", served)
 
 
-def test_a_volume_outlives_its_pod_and_the_cluster(tmp_path):
-    """`stop` without `wipe`: the next start has objects, volumes and images again."""
-    first = Cluster.start(tmp_path)
-    try:
-        first.load_image(images.project_image(SERVICES_IMAGE, ROOT, "services/Dockerfile"))
-        here = "--namespace=default"
-        apply(first, python_pod("web", f"{APPEND}; {SERVE}", SERVICES_IMAGE), here)
-        first.kubectl("wait", "pod/web", "--for=condition=Ready", "--timeout=90s")
-        first.stop()
-        second = Cluster.start(tmp_path)
-        address = second.kubectl.json("get", "service/web")["spec"]["clusterIP"]
-        url = f"http://{address}/starts"
-        until("the pod's second start", lambda: fetch(url) == "..")
-    finally:
-        stop(tmp_path, wipe=True)
-    assert first.addresses == second.addresses
-    assert not tmp_path.exists()
-
-
-def test_an_index_in_use_is_refused_and_another_is_free(cluster, tmp_path):
-    """Two clusters run side by side."""
+def test_an_index_in_use_is_refused(cluster, tmp_path):
     with pytest.raises(ClusterError, match="in use by another cluster"):
-        Cluster.start(tmp_path / "same", cluster.addresses.index)
-    with Cluster.start(tmp_path / "other", zone="zone-b") as other:
-        names = (
-            other.kubectl("get", "nodes", "-o", "name"),
-            cluster.kubectl("get", "nodes", "-o", "name"),
-        )
-    assert len(set(names)) == 2
+        Cluster.start(tmp_path, cluster.addresses.index)
 
 
 STARTS_AND_WAITS = """

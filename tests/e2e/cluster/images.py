@@ -9,6 +9,7 @@ Everything is kept outside the checkout, so that a second build only does what c
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -49,8 +50,11 @@ def program_image(name: str, program: Path) -> Path:
         return _built(name, context, context / "Dockerfile")
 
 
+@functools.cache
 def project_image(name: str, root: Path, dockerfile: str) -> Path:
     """Return an archive of an image built from one of the project's Dockerfiles.
+
+    A process builds it once, for all its clusters.
 
     Args:
         name: with the tag; not `latest`, which pods would try to pull.

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from cluster.kubectl import Kubectl
+from cluster.processes import ending_with_us
 from thanostack.testing.processes import free_port, until
 from thanostack_operator.plan.observed import dig
 
@@ -42,13 +43,16 @@ class OperatorProcess:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it; it reconciles once it has the Lease."""
+        """Start it; it reconciles once it has the Lease, and ends with us."""
         command = [sys.executable, "-P", "-m", "thanostack_operator", "run"]
         command += [f"--http-port={self.http_port}", f"--default-version={VERSION}"]
         environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, *self.arguments], env=environment, stdout=log, stderr=log
+                ending_with_us([*command, *self.arguments]),
+                env=environment,
+                stdout=log,
+                stderr=log,
             )
 
     def stop(self, number: int = signal.SIGTERM) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,17 +66,6 @@ class Release:
             "patch", "lease", "thanostack-operator", here, "--type=merge",
             "-p", '{"spec":{"holderIdentity":null}}',
         )  # fmt: skip
-
-
-@contextmanager
-def installed(cluster: Cluster | GivenCluster, namespace: str) -> Iterator[Release]:
-    """Have the chart installed for the time of the block."""
-    release = Release(cluster.kubectl, namespace)
-    release.install()
-    try:
-        yield release
-    finally:
-        release.uninstall()
 
 
 def router_address(cluster: Cluster | GivenCluster, stack: Stack) -> tuple[str, int]:

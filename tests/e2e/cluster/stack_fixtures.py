@@ -15,7 +15,7 @@ from cluster.fixtures import new_namespace
 from cluster.given import GivenCluster
 from cluster.operators import Stack
 from cluster.project import EXAMPLE
-from cluster.release import Release, installed, querier, router_address
+from cluster.release import Release, querier, router_address
 from cluster.writes import Writes
 
 # Of this run's four senders one opens a connection for each request, one keeps its own for ever.
@@ -24,9 +24,12 @@ RUN = 35
 
 @pytest.fixture(scope="session")
 def release(cluster: Cluster | GivenCluster, chart_images: None) -> Iterator[Release]:
-    """The chart, installed."""
-    with installed(cluster, "thanostack-system") as release:
-        yield release
+    """The chart, installed; what goes with its cluster is not uninstalled."""
+    release = Release(cluster.kubectl, "thanostack-system")
+    release.install()
+    yield release
+    if isinstance(cluster, GivenCluster):
+        release.uninstall()
 
 
 @pytest.fixture(scope="session")
@@ -36,8 +39,9 @@ def example_stack(cluster: Cluster | GivenCluster, release: Release) -> Iterator
     stack = Stack(cluster.kubectl, namespace, "metrics")
     cluster.kubectl.apply(EXAMPLE.read_text(encoding="utf-8"), f"--namespace={namespace}")
     yield stack
-    stack.delete()
-    cluster.kubectl("delete", "namespace", namespace, "--wait=false")
+    if isinstance(cluster, GivenCluster):
+        stack.delete()
+        cluster.kubectl("delete", "namespace", namespace, "--wait=false")
 
 
 @pytest.fixture(scope="session")
