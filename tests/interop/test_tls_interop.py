@@ -2,6 +2,7 @@
 
 Prometheus ──mTLS, password──> receive (ours) <──mTLS── query (real), query (ours)
 router (real) ──mTLS, snappy──> receive (ours)
+router (ours) ──mTLS, snappy──> receive (ours), receive (real)
 receive (real) <──mTLS── query (ours)
 """
 
@@ -30,6 +31,7 @@ from thanostack.testing.processes import (
 )
 
 pytestmark = [pytest.mark.interop, pytest.mark.enable_socket]
+APPENDED = "prometheus_tsdb_head_samples_appended_total"
 CONFIG = """
 global: {{scrape_interval: 1s, scrape_timeout: 1s}}
 scrape_configs:
@@ -177,6 +179,80 @@ def test_a_router_forwards(files, receive):
         until("routed series", lambda: count_of(ours, 'count(routed{tenant_id="routed"})') == 50)
 
 
+def routed_rows(name):
+    now = int(time.time() * 1000)
+    return [({"__name__": name, "n": str(n)}, [(now, 1.0)]) for n in range(50)]
+
+
+def refusal(router, name):
+    """Return what a router says of a write that no node takes."""
+    with pytest.raises(RuntimeError, match=r" 503 ") as raised:
+        router.send([request_body(routed_rows(name))])
+    return str(raised.value)
+
+
+@pytest.fixture(scope="module")
+def real(files):
+    """A real receiver, which asks gRPC clients for a certificate as ours does."""
+    folder = files.folder / "beside"
+    with thanos_receive(folder, *files.server_flags("grpc-server-tls")) as server:
+        server.wait_ready()
+        yield server
+
+
+def our_router(files, name, nodes, *flags):
+    ring = json.dumps([{"endpoints": [f"127.0.0.1:{node.grpc_port}" for node in nodes]}])
+    flags = (f"--receive.hashrings={ring}", f"--receive.replication-factor={len(nodes)}", *flags)
+    return our_receive(files.folder / name, *flags)
+
+
+def test_our_router_forwards(files, receive, real):
+    """To receivers of both kinds, and with a new certificate once it is there."""
+    tls = files.client_flags("remote-write.client-tls")
+    with our_router(files, "our-router", [receive, real], *tls) as router:
+        router.wait_ready()
+        before = [sum(node.metric(APPENDED)) for node in (receive, real)]
+        router.send([request_body(routed_rows("forwarded"))])
+        for node, count in zip((receive, real), before, strict=True):
+            until("all series", lambda n=node, c=count: sum(n.metric(APPENDED)) == c + 50)
+        assert sum(router.metric("thanostack_tls_handshake_failures_total")) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "said"),
+    [
+        ("ours", "no certificate", "and none is configured"),
+        ("real", "no certificate", "none is given"),
+        ("ours", "foreign certificate", "may not accept our certificate"),
+        ("real", "foreign certificate", "not trust the certificate's CA"),
+        ("ours", "name", "certificate is not accepted: .*elsewhere"),
+        ("ours", "foreign CA", "certificate is not accepted: .*certificate"),
+        ("ours", "no TLS", "if it wants TLS, give --remote-write.client-tls-secure"),
+    ],
+)
+def test_a_wrong_certificate_is_what_the_sender_is_told(files, receive, real, kind, wrong, said):
+    """And to come back; what each side can know, as ours cannot send TLS's own words for it."""
+    other = Authority(files.folder / "other")
+    ours = files.client_flags("remote-write.client-tls")
+    flags = {
+        "no certificate": [ours[0], ours[3]],
+        "foreign certificate": [*ours[::3], *_pair_flags(other.issue("foreign"))],
+        "name": [*ours, "--remote-write.client-server-name=elsewhere"],
+        "foreign CA": [*ours[:3], f"--remote-write.client-tls-ca={other.file}"],
+        "no TLS": [],
+    }[wrong]
+    node = receive if kind == "ours" else real
+    with our_router(files, "wrong-router", [node], *flags) as router:
+        router.wait_ready()
+        with pytest.raises(RuntimeError, match=f" 503 .*{said}"):
+            router.send([request_body(routed_rows("never"))])
+
+
+def _pair_flags(pair):
+    prefix = "--remote-write.client-tls"
+    return [f"{prefix}-cert={pair.cert}", f"{prefix}-key={pair.key}"]
+
+
 def _sends(router, body):
     try:
         router.send([body], tenant="routed")
@@ -187,6 +263,8 @@ def _sends(router, body):
 
 def test_a_new_certificate_under_real_clients(files, receive):
     """A real querier whose connections age away meets the new one, and goes on answering."""
+    failures = "thanostack_tls_handshake_failures_total"
+    before = sum(receive.metric(failures))
     flags = (
         f"--endpoint=127.0.0.1:{receive.grpc_port}",
         *files.client_flags("grpc-client-tls"),
@@ -202,7 +280,7 @@ def test_a_new_certificate_under_real_clients(files, receive):
         while time.monotonic() < ends:
             assert count_of(real, query) > 0
             time.sleep(0.5)
-    assert sum(receive.metric("thanostack_tls_handshake_failures_total")) == 0
+    assert sum(receive.metric(failures)) == before
 
 
 def test_we_read_a_real_receiver(files):

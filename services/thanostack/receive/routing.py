@@ -21,8 +21,9 @@ from thanostack.receive.request_body import inflight_bytes_max
 from thanostack.receive.router import LocalWriter, Router, RouterOptions
 from thanostack.receive.routing_metrics import HashringMetrics, RoutingMetrics, ShardCollector
 from thanostack.receive.settings import ReceiveSettings
-from thanostack.runtime.grpc_client import Dial, UnaryChannel, dial_plain
+from thanostack.runtime.grpc_client import UnaryChannel, dial_plain
 from thanostack.runtime.process import Process
+from thanostack.runtime.tls_ports import ClientTLS
 
 REMOTE_WRITE: Final = "/thanos.WriteableStore/RemoteWrite"
 _HASHMOD: Final = (
@@ -41,7 +42,7 @@ class Routing:
         metrics: of forwards.
         local: this node's storage, if it has any.
         changed: called with new hashrings once they are in force.
-        dial: makes connections to peers.
+        tls: towards peers; None for plain text.
         failed: called when a hashrings file could not be used.
     """
 
@@ -54,11 +55,11 @@ class Routing:
         metrics: RoutingMetrics,
         local: LocalWriter | None,
         changed: Callable[[Hashrings], None],
-        dial: Dial = dial_plain,
+        tls: ClientTLS | None = None,
         failed: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings, self._process, self._changed = settings, process, changed
-        self._dial = dial
+        self._tls = tls
         self.rings = HashringSource(
             self._parse,
             self._put_in_force,
@@ -137,10 +138,19 @@ class Routing:
             REMOTE_WRITE,
             timeout_s=settings.receive_forward_timeout / 1000,
             encoding=settings.receive_grpc_compression.replace("none", "identity"),
-            dial=self._dial,
+            dial=dial_plain if self._tls is None else self._tls.connect,
+            refused=_refused_plainly if self._tls is None else self._tls.refused,
         )
 
     async def close(self) -> None:
         """Wait for what is being written here and let go of the peers behind their forwards."""
         await self.router.close()
         await self._peers.close()
+
+
+def _refused_plainly(_: str, error: Exception | None) -> str:
+    reason = f" ({error})" if error else ""
+    return (
+        f"the peer closed the connection at once{reason}: if it wants TLS, give "
+        "--remote-write.client-tls-secure"
+    )

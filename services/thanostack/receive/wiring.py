@@ -37,7 +37,6 @@ from thanostack.receive.settings import ReceiveSettings
 from thanostack.receive.write_pace import WritePace
 from thanostack.runtime import kernel_pool
 from thanostack.runtime.grpc_call import DEFAULT_THREADS, MESSAGE_BYTES_MAX
-from thanostack.runtime.grpc_client import Dial, dial_plain
 from thanostack.runtime.grpc_metrics import GrpcMetrics
 from thanostack.runtime.grpc_options import GrpcOptions
 from thanostack.runtime.grpc_server import GrpcServer
@@ -120,7 +119,7 @@ class Receiver:
                 metrics=routing_metrics,
                 local=self.ingestor.service if self.ingestor else None,
                 changed=self._ring_changed,
-                dial=_dial(settings, process),
+                tls=process.tls.client(settings.forward_tls, "receivers"),
                 failed=self._show_readiness,
             )
             if is_router
@@ -348,8 +347,3 @@ def _ingestor(
     from thanostack.receive.ingestor import Ingestor
 
     return Ingestor(settings, process, pool, split_label=split_label)
-
-
-def _dial(settings: ReceiveSettings, process: Process) -> Dial:
-    tls = process.tls.client(settings.forward_tls, "receivers")
-    return dial_plain if tls is None else tls.connect

@@ -18,6 +18,7 @@ All of it runs on one event loop, whose thread alone may call.
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, cast
@@ -44,6 +45,10 @@ class Dial(Protocol):
         """Connect a protocol to `host:port`; raises OSError if that cannot be done."""
 
 
+Refused = Callable[[str, Exception | None], str]
+"""Says why a peer ended a connection before its first word: of its address and the error."""
+
+
 async def dial_plain(
     protocol: Callable[[], asyncio.Protocol], address: str
 ) -> asyncio.BaseTransport:
@@ -54,10 +59,15 @@ async def dial_plain(
 
 
 class _Connection(asyncio.Protocol):
-    """A machine on a transport, with keepalive."""
+    """A machine on a transport, with keepalive.
 
-    def __init__(self) -> None:
+    Args:
+        refused: says why it was lost before the peer's first word; None if there is no more to say.
+    """
+
+    def __init__(self, refused: Callable[[Exception | None], str] | None = None) -> None:
         self.machine = Http2Client()
+        self._refused = refused
         self._transport: asyncio.Transport | None = None
         self._heard_s = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
@@ -78,6 +88,7 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Feed the machine and write what it answers."""
         self._heard_s = time.monotonic()
+        self._refused = None
         try:
             self.machine.receive(data, self._heard_s)
         except ConnectionFailed as failure:
@@ -95,6 +106,9 @@ class _Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._answer_ping(False)
+        if self._refused is not None and self.machine.n_streams:
+            self.machine.lose(self._refused(error))
+            return
         reason = f": {error}" if error else ""
         self.machine.lose(f"the connection was closed{reason}")
 
@@ -205,6 +219,7 @@ class UnaryChannel:
         timeout_s: sent along with every call; whoever calls keeps it by cancelling.
         encoding: that compressed messages are in: `identity` or `snappy`.
         dial: makes connections; with TLS unless it is `dial_plain`.
+        refused: says why the peer ended one at once; None if there is no more to say.
     """
 
     def __init__(
@@ -215,8 +230,10 @@ class UnaryChannel:
         timeout_s: float,
         encoding: str = "identity",
         dial: Dial = dial_plain,
+        refused: Refused | None = None,
     ) -> None:
         self.address, self._dial = address, dial
+        self._refused = None if refused is None else functools.partial(refused, address)
         scheme = b"http" if dial is dial_plain else b"https"
         self._block = _request_headers(scheme, address, method, timeout_s, encoding)
         self._connection: _Connection | None = None
@@ -305,7 +322,7 @@ class UnaryChannel:
 
     async def _connect(self) -> str:
         """Connect for the calls that wait; return why that cannot be done, empty if it was."""
-        connection = _Connection()
+        connection = _Connection(self._refused)
         failure = ""
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):

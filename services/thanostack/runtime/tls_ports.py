@@ -185,6 +185,25 @@ class ClientTLS(_Port):
             raise OSError(f"connecting to {address}: {text}") from error
         return transport
 
+    def refused(self, address: str, error: Exception | None) -> str:
+        """Return why a connection ended before the server said anything; it is counted and logged.
+
+        With TLS 1.3 a server refuses our certificate only when the handshake is over for us.
+
+        Args:
+            address: host:port.
+            error: that the connection ended with, if not in peace.
+        """
+        why = "the server closed the connection at once"
+        if isinstance(error, ssl.SSLError):
+            why = explain(error)
+        elif not self.options.cert:
+            why += "; it may ask for a certificate, and none is configured"
+        else:
+            why += "; it may not accept our certificate"
+        self.failed(address, why)
+        return f"TLS with {address}: {why}"
+
 
 class TLS:
     """Makes the TLS of ports and clients, with the metrics that a process can have once only.

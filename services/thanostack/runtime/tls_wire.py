@@ -27,14 +27,12 @@ from __future__ import annotations
 import asyncio
 import shutil
 import socket
-import ssl
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from thanostack.runtime.splice import Splice
-from thanostack.runtime.tls_errors import explain
 from thanostack.runtime.tls_ports import ClientTLS
 
 
@@ -145,16 +143,7 @@ class TLSWire(Wire):
         self._splices.discard(splice)
         if splice.upstream.has_heard or self._error or not splice.has_begun:
             return
-        # With TLS 1.3 a server refuses our certificate only when the handshake is over for us.
-        why = "the server closed the connection at once"
-        if isinstance(splice.upstream.error, ssl.SSLError):
-            why = explain(splice.upstream.error)
-        elif not self._tls.options.cert:
-            why += "; it may ask for a certificate, and none is configured"
-        else:
-            why += "; it may not accept our certificate"
-        self._error = f"TLS with {member}: {why}"
-        self._tls.failed(member, why)
+        self._error = self._tls.refused(member, splice.upstream.error)
 
 
 class _Arrival(asyncio.Protocol):

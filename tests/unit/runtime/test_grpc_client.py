@@ -106,6 +106,32 @@ async def test_one_connection_serves_all_calls() -> None:
         await channel.close()
 
 
+async def test_a_connection_that_ends_before_the_first_word_is_explained() -> None:
+    """By whoever knows what the peer may have wanted; not where it was talked to before."""
+    asked: list[str] = []
+
+    def refused(address: str, _: Exception | None) -> str:
+        asked.append(address)
+        return "it wants a certificate"
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    channel = UnaryChannel(address, METHOD, timeout_s=5.0, refused=refused)
+    end = await ask(channel, b"x")
+    assert (end.code, end.text) == (GrpcCode.UNAVAILABLE, "it wants a certificate")
+    await channel.close()
+    server.close()
+    asked.clear()
+    async with served(Service()) as talking:
+        channel = UnaryChannel(f"127.0.0.1:{talking.port}", METHOD, timeout_s=5.0, refused=refused)
+        assert (await ask(channel, b"x")).code is GrpcCode.OK
+    await channel.close()
+    assert asked == []
+
+
 async def test_a_peer_that_is_not_there_is_unavailable() -> None:
     """At once, with the reason; and it is tried again by the next call."""
     with socket.socket() as probe:
