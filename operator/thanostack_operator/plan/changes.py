@@ -24,6 +24,7 @@ from thanostack_operator.manifests.names import (
 from thanostack_operator.manifests.stack_objects import desired_objects
 
 from .comparison import Drift, differences, drifts, stamped
+from .contests import Contests, is_contested, may_try
 from .observed import Observed, Ref, dig, items_of
 from .ownership import is_owned
 from .published import annotation_of
@@ -107,6 +108,7 @@ class Changes:
         prune: objects that are no longer asked for.
         owned: the stack's objects afterwards; without uid if they are not there yet.
         drift: what others changed, one sentence each.
+        contested: what others change whenever it is applied, one sentence each.
     """
 
     rollouts: Rollouts
@@ -114,6 +116,7 @@ class Changes:
     prune: list[Ref] = field(default_factory=list)
     owned: list[Ref] = field(default_factory=list)
     drift: list[str] = field(default_factory=list)
+    contested: list[str] = field(default_factory=list)
 
 
 def changes_of(
@@ -137,7 +140,8 @@ def changes_of(
         _urgent(stack, observed),
     )
     changes = Changes(roll_out(workloads, observed, rules, timers))
-    _compare(changes, targets | changes.rollouts.objects, stack, observed)
+    contests = Contests(observed, timers)
+    _compare(changes, targets | changes.rollouts.objects, stack, observed, contests)
     rollouts = changes.rollouts
     in_use = bool(rollouts.held or rollouts.changing or any(c.rolling for c in components))
     for ref, live in observed.objects.items():
@@ -147,7 +151,13 @@ def changes_of(
     return changes
 
 
-def _compare(changes: Changes, targets: Targets, stack: ThanosStack, observed: Observed) -> None:
+def _compare(
+    changes: Changes,
+    targets: Targets,
+    stack: ThanosStack,
+    observed: Observed,
+    contests: Contests,
+) -> None:
     """Find the targets that are missing or differ, and which of that is drift."""
     refs = {(ref.kind, ref.name): ref for ref in observed.objects}
     applied = _applied_before(stack) - {(ref.kind, ref.name) for ref in observed.namesakes}
@@ -162,10 +172,16 @@ def _compare(changes: Changes, targets: Targets, stack: ThanosStack, observed: O
         live = observed.objects[ref]
         found = changes.rollouts.differences.get(key)
         found = differences(target, live) if found is None else found
-        if found:
+        age_s = contests.age_s(target, live, found)
+        if found and may_try(age_s):
             changes.apply.append(target)
-            changes.drift += [_drift_text(key, drift) for drift in drifts(target, live, found)]
+        drifted = drifts(target, live, found)
+        if is_contested(age_s):
+            changes.contested += [_contest_text(key, drift) for drift in drifted]
+        else:
+            changes.drift += [_drift_text(key, drift) for drift in drifted]
     del changes.drift[_DRIFT_TOLD_MAX:]
+    del changes.contested[_DRIFT_TOLD_MAX:]
 
 
 def owned_of(stack: ThanosStack, observed: Observed) -> list[Ref]:
@@ -202,6 +218,15 @@ def _drift_text(key: tuple[str, str], drift: Drift) -> str:
     return (
         f"{key[0]} {key[1]}: {difference.name} was changed{by} to {_short(difference.old)}; "
         f"it becomes {_short(difference.new)} again"
+    )
+
+
+def _contest_text(key: tuple[str, str], drift: Drift) -> str:
+    difference = drift.difference
+    return (
+        f"{key[0]} {key[1]}: {difference.name} becomes {_short(difference.old)} whenever "
+        f"{_short(difference.new)} is applied: find the webhook or policy that does it, and exempt "
+        "this stack or have the spec say the same"
     )
 
 

@@ -146,11 +146,16 @@ def differences(target: Object, live: Object) -> list[Difference]:
     return list(_unlike(target, live, ()))
 
 
+def was_applied(target: Object, live: Object) -> bool:
+    """Return whether a stamped object is what was applied last, whatever it is by now."""
+    return _fingerprint(target) == _fingerprint(live)
+
+
 def drifts(target: Object, live: Object, found: list[Difference]) -> list[Drift]:
     """Return which of the differences between a stamped object and a live one others made."""
     if not found:
         return []
-    unchanged = _fingerprint(target) == _fingerprint(live)
+    unchanged = was_applied(target, live)
     owners = _foreign_owners(live)
     drifted = []
     for difference in found:

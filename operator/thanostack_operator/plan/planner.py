@@ -142,6 +142,7 @@ def _everything(
     changing = [*_still_rolling(stack, findings), *rollouts.changing, *rollouts.held]
     findings.upgrading = list(dict.fromkeys(changing))
     findings.stalled, findings.drift = rollouts.stalled, changes.drift
+    findings.contested = changes.contested
     findings.owned = changes.owned
     status = status_of(stack, observed, findings, timers)
     events = [Event("Normal", "RingChanged", note) for note in step.notes]

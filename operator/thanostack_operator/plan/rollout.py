@@ -23,6 +23,7 @@ from thanostack_operator.manifests.names import (
 )
 
 from .comparison import Difference, differences, template_changes, with_live_template
+from .contests import Contests, is_contested
 from .observed import Observed
 from .outcome import Waiting
 from .times import Timers
@@ -81,7 +82,7 @@ def roll_out(
         rules: what else holds rollouts.
         timers: of progress.
     """
-    rollouts = Rollouts()
+    rollouts, contests = Rollouts(), Contests(observed, timers)
     blocked = rules.moves
     for component, target in workloads:
         if stall := _stall(component, timers):
@@ -89,7 +90,7 @@ def roll_out(
         live = observed.find(component.kind, component.name)
         free = component.name in rules.urgent or not component.ready
         reason = rules.further.get(component.name, "") or ("" if free else blocked)
-        changes = _decide(rollouts, component, target, live, reason)
+        changes = _decide(rollouts, component, target, live, reason, contests)
         if changes or not component.is_whole:
             blocked = blocked or (
                 f"{component.name} changes first" if changes else component.trouble()
@@ -98,7 +99,12 @@ def roll_out(
 
 
 def _decide(
-    rollouts: Rollouts, component: Component, target: Object, live: Object | None, reason: str
+    rollouts: Rollouts,
+    component: Component,
+    target: Object,
+    live: Object | None,
+    reason: str,
+    contests: Contests,
 ) -> bool:
     """Decide one component's object; return whether its template changes, now or later.
 
@@ -108,10 +114,15 @@ def _decide(
         target: its desired object.
         live: its present one.
         reason: why its template may not change now; empty if it may.
+        contests: what others object to changes nothing that lasts.
     """
     key = (component.kind, component.name)
     found = differences(target, live) if live is not None else []
-    changes = live is not None and template_changes(target, live, found)
+    changes = (
+        live is not None
+        and template_changes(target, live, found)
+        and not is_contested(contests.age_s(target, live, found))
+    )
     if live is not None and changes and reason:
         target = with_live_template(target, live)
         found = differences(target, live)

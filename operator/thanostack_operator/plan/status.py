@@ -35,6 +35,7 @@ class Findings:
         upgrading: names of components that change, are held, or roll out.
         stalled: components that do not get on, with the reason.
         drift: what others changed, one sentence each.
+        contested: what others change whenever it is applied, one sentence each.
         pending: what this plan does and what waits, one phrase each; empty at rest.
         owned: the objects of the stack after this plan.
         version: of the images that were asked for.
@@ -46,6 +47,7 @@ class Findings:
     upgrading: list[str] = field(default_factory=list)
     stalled: dict[str, str] = field(default_factory=dict)
     drift: list[str] = field(default_factory=list)
+    contested: list[str] = field(default_factory=list)
     pending: list[str] = field(default_factory=list)
     owned: list[Ref] = field(default_factory=list)
     version: str = ""
@@ -154,7 +156,7 @@ def _claims(stack: ThanosStack, observed: Observed, findings: Findings) -> list[
         stalled,
         available,
         ring,
-        _no_drift(findings.drift),
+        _no_drift([*findings.drift, *findings.contested]),
         _upgrade(findings),
         _paused(stack),
         valid,
@@ -208,6 +210,8 @@ def _stalled(findings: Findings, observed: Observed) -> Claim:
     if findings.stalled:
         reasons = "; ".join(findings.stalled.values())
         return Claim("Stalled", True, "RolloutStalled", reasons)
+    if findings.contested:
+        return Claim("Stalled", True, "Contested", "; ".join(findings.contested))
     if observed.failures:
         final = {name: why for name, why in observed.failures.items() if _is_final(why)}
         refused = [f"{name}: {why}" for name, why in sorted(final.items())]
