@@ -14,7 +14,7 @@ from thanostack.lib.tsdb.multi_tsdb import MultiTSDB
 from thanostack.lib.tsdb.options import SeriesLimits
 from thanostack.testing.reference import label_measures as reference
 from thanostack.testing.tsdb_directory import SMALL, opened
-from thanostack.testing.write_storage import write_request
+from thanostack.testing.write_storage import write_request, write_request_v2
 
 NOW = 1_000_000_000
 
@@ -54,6 +54,36 @@ def test_series_beyond_the_limit_are_refused_and_known_ones_go_on(limited):
     result = send(tsdb, *series(0, 6), t=NOW + 2)
     assert (result.stored, result.rejected) == (5, {"series_limit": 1})
     assert send(tsdb, *series(0, 5), t=NOW + 3).rejected == {}
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_series_without_a_sample_that_is_taken_is_not_made(limited, version):
+    """Too late, too early or none: counted as that, and no active series. Known ones are found."""
+    tsdb = limited(series=5)
+    encode = write_request if version == 1 else write_request_v2
+    ahead = tsdb.clock.now_ms() + 10 * 86_400_000
+    tsdb.options = dataclasses.replace(tsdb.options, too_far_in_future_ms=1000)
+    now = tsdb.clock.now_ms()
+    assert tsdb.append_and_wait(encode(({"a": "known"}, [(now, 1.0)])), version=version).stored == 1
+    result = tsdb.append_and_wait(
+        encode(
+            ({"a": "late"}, [(1, 1.0), (2, 1.0)]),
+            ({"a": "early"}, [(ahead, 1.0)]),
+            ({"a": "both"}, [(1, 1.0), (ahead, 1.0)]),
+            ({"a": "none"}, []),
+            ({"a": "known"}, [(1, 1.0)]),
+            ({"a": "new"}, [(1, 1.0), (now, 1.0)]),
+            ({"a": "late"}, [(3, 1.0)]),
+        ),
+        version=version,
+    )
+    assert result.rejected == {"out_of_bounds": 6, "too_far_in_future": 2}
+    assert (result.stored, result.series_created, tsdb.head.series) == (1, 1, 2)
+    assert result.example == 'out of bounds: {a="late"}'
+    # A late sample does not hide that its series is made by a later part of the request.
+    twice = encode(({"a": "x"}, [(1, 1.0)]), ({"a": "x"}, [(now, 1.0)]))
+    result = tsdb.append_and_wait(twice, version=version)
+    assert (result.stored, result.rejected, tsdb.head.series) == (1, {"out_of_bounds": 1}, 3)
 
 
 def test_one_new_series_twice_counts_once(limited):

@@ -44,7 +44,7 @@ from thanostack.lib.kernels.head_types import (
 from thanostack.lib.kernels.head_types import FREE_POSTINGS as _FREE_POSTINGS
 from thanostack.lib.model.label_runs import Int64Array, LabelRuns, Uint8Array, uvarint
 from thanostack.lib.model.series import CHUNK_DTYPE, ChunkArray
-from thanostack.lib.tsdb import series_limits
+from thanostack.lib.tsdb import series_limits, untimely
 from thanostack.lib.tsdb.options import NO_LIMITS, SeriesLimits
 from thanostack.lib.tsdb.reserved_memory import prefer_huge_pages, release, reserve
 from thanostack.lib.tsdb.write_columns import WriteColumns
@@ -196,13 +196,18 @@ class Head:
     # --- write path ------------------------------------------------------------------------
 
     def resolve(
-        self, columns: WriteColumns, limits: SeriesLimits = NO_LIMITS
+        self,
+        columns: WriteColumns,
+        limits: SeriesLimits = NO_LIMITS,
+        times: tuple[int, int] | None = None,
     ) -> tuple[int, Int64Array]:
         """Find or create the row of every series of a request.
 
         Args:
             columns: of the request.
             limits: what new series must keep to.
+            times: earliest and latest of samples that will be accepted, ms inclusive; new series
+                without any are not made. None makes all.
 
         Returns:
             The number of series created, and int64[S] statuses: 0, or why the labels are refused
@@ -221,6 +226,8 @@ class Head:
         )
         created = np.zeros(n + 1, np.int64)
         try:
+            if times is not None:
+                untimely.leave_out(self.tables, columns, self._canonical, canonical, times)
             if limits != NO_LIMITS:
                 series_limits.refuse(self.tables, limits, self._canonical, canonical, statuses)
             self._create(self._canonical, canonical, np.zeros(n, np.uint64), rows, created)

@@ -23,10 +23,10 @@ from thanostack.lib.foundation.clock import Clock, SystemClock
 from thanostack.lib.foundation.errors import NotReady, StorageUnwritable, ThanostackError
 from thanostack.lib.kernels import head_append, label_canonical
 from thanostack.lib.model.label_order import merge_series
-from thanostack.lib.model.label_runs import Int64Array, Uint8Array
+from thanostack.lib.model.label_runs import Int64Array, LabelRuns, Uint8Array
 from thanostack.lib.model.queryable import SeriesQuery
 from thanostack.lib.model.series import SeriesBatch
-from thanostack.lib.tsdb import series_limits
+from thanostack.lib.tsdb import series_limits, untimely
 from thanostack.lib.tsdb.block_list import BlockList
 from thanostack.lib.tsdb.chunks_head import ChunksHeadWriter, load_chunks_head
 from thanostack.lib.tsdb.head import Head, HeadOptions
@@ -198,9 +198,10 @@ class TSDB:
         head = self.head
         self._check_writable()
         self.last_append_ms = self.clock.now_ms()
-        created, statuses = head.resolve(columns, self.options.limits)
-        earliest = self._earliest()
-        outcome, length = head.stage(columns, earliest, self._latest())
+        earliest, latest = self._earliest(), self._latest()
+        created, statuses = head.resolve(columns, self.options.limits, (earliest, latest))
+        outcome, length = head.stage(columns, earliest, latest)
+        untimely.recount(columns, outcome)
         if outcome[head_append.OUT_OF_ORDER]:
             self._forgive_duplicates(columns, outcome, earliest, body, version)
         records: list[Uint8Array | bytes] = []
@@ -319,10 +320,14 @@ class TSDB:
         if s < 0:
             return ""
         row = int(columns.rows[s])
+        fault = int(statuses[s]) if len(statuses) else 0
+        start, stop = columns.bounds[2 * s : 2 * s + 2]
+        if fault or (row < 0 and start < 0):
+            return f"series {s} of the request: {_LABEL_FAULTS.get(fault, 'not made')}"
         if row < 0:
-            fault = int(statuses[s]) if len(statuses) else 0
-            return f"series {s} of the request: {_LABEL_FAULTS.get(fault, 'invalid labels')}"
-        labels = self.head.labels(np.array([row], np.int32)).mapping(0)
+            labels = LabelRuns.of([columns.data[start:stop].tobytes()]).mapping(0)
+        else:
+            labels = self.head.labels(np.array([row], np.int32)).mapping(0)
         reason = next(text for verdict, text in _REASONS.items() if outcome[verdict])
         pairs = ", ".join(f'{name}="{value}"' for name, value in labels.items())
         return f"{reason.replace('_', ' ')}: {{{pairs}}}"

@@ -34,12 +34,15 @@ class WriteColumns:
         values: uint64[N], bits.
         rows, staged: int64[S], int64[N]; filled by the head.
         record: uint8[m]; room for the WAL record.
+        untimely: samples of series that were not made for want of others, too late and too early;
+            see `untimely`.
         exemplars, histograms, metadata: entries seen beside the samples.
     """
 
     def __init__(self, series: int = 2048, samples: int = 2048) -> None:
         self.data: Uint8Array = np.zeros(0, np.uint8)
         self.count = 0
+        self.untimely = (0, 0)
         self._labels = np.zeros(0, np.uint8)
         self._stats = np.zeros(4, np.int64)
         self._grow_series(series)
@@ -72,6 +75,7 @@ class WriteColumns:
             InvalidInput: if the body is not the protobuf message that it should be.
             LimitExceeded: for more series, samples or label bytes than one request may carry.
         """
+        self.untimely = (0, 0)
         scan = self._scan_v1 if version == 1 else self._scan_v2
         while True:
             self._stats[:] = 0
