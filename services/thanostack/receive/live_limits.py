@@ -11,6 +11,7 @@ nothing, is logged and counted.
 from __future__ import annotations
 
 import asyncio
+import importlib
 from typing import Final
 
 from thanostack.lib.foundation.errors import InvalidInput, SettingsInvalid
@@ -50,7 +51,7 @@ class LiveLimits:
             PathOrContent(
                 LIMITS_FLAG, settings.receive_limits_config_file, settings.receive_limits_config
             ),
-            parse_limits,
+            _parse,
         )
         self._overrides = ConfigFile(
             PathOrContent(OVERRIDES_FLAG, settings.receive_overrides_file), parse_overrides
@@ -109,6 +110,15 @@ class LiveLimits:
         self._metrics.overrides_reloads.inc()
         self._metrics.overrides_reloads_failed.inc()
         self._process.log.error("the overrides file is not usable; overrides stay", err=error)
+
+
+def _parse(data: bytes) -> LimitsFile:
+    """Return the limits of a file; a changed one is parsed in a thread."""
+    file = parse_limits(data)
+    if file.meta_monitoring is not None:
+        # Half a second of CPU time, which the event loop would stand still for.
+        importlib.import_module("httpx")
+    return file
 
 
 def relabel_rules(settings: ReceiveSettings) -> tuple[RelabelConfig, ...]:

@@ -46,3 +46,18 @@ def test_a_router_imports_nothing_that_it_does_not_use():
     modules = json.loads(ran.stdout)
     assert "thanostack.receive.router" in modules
     assert [name for name in HEAVY if name in modules] == []
+
+
+def test_a_client_for_the_meta_monitoring_is_imported_where_the_file_is_parsed():
+    """In a thread, and only if one is asked for: on the event loop all writes would wait for it."""
+    program = """
+import sys
+from thanostack.receive.live_limits import _parse
+_parse(b"write: {}")
+before = "httpx" in sys.modules
+_parse(b"write: {global: {meta_monitoring_url: 'http://a:1'}}")
+print(before, "httpx" in sys.modules)
+"""
+    command = [sys.executable, "-P", "-c", program]
+    ran = subprocess.run(command, capture_output=True, timeout=120, check=True)
+    assert ran.stdout.split() == [b"False", b"True"]
