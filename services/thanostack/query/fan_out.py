@@ -91,7 +91,8 @@ class Gathered:
         request, info = self.request, endpoint.info
         if endpoint.local is not None:
             local = endpoint.local
-            return local.select(request), tuple(local.warnings(request.matchers))
+            missing = local.warnings(request.matchers, request.mint, request.maxt)
+            return local.select(request), tuple(missing)
         decoded = decode_frames(frames, request.aggregates, source=endpoint.name)
         batch = decoded.batch
         if request.without_replica_labels and not info.supports_without_replica_labels:

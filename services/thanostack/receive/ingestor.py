@@ -70,10 +70,18 @@ class Ingestor:
         self._external_runs = {}
 
     def labeled_stores(self) -> Sequence[LabeledStore]:
-        """Return every tenant's TSDB with its external labels; quarantined ones give a warning."""
-        serving = [
-            LabeledStore(self._external_run(tenant), tsdb)
-            for tenant, tsdb in self.storage.tenants().items()
+        """Return every tenant's TSDB with its external labels; what cannot be read warns."""
+        tenants = self.storage.tenants()
+        serving = [LabeledStore(self._external_run(t), tsdb) for t, tsdb in tenants.items()]
+        damaged = [
+            LabeledStore(
+                self._external_run(tenant),
+                UnreadableStore(block.mint, block.maxt - 1),
+                f"tenant {tenant} has a block in a receiver that cannot be read: what it holds is "
+                "missing",
+            )
+            for tenant, tsdb in tenants.items()
+            for block in tsdb.blocks.unreadable
         ]
         # Whoever reads need not learn the names of files here, which the reason bears.
         missing = [
@@ -84,7 +92,7 @@ class Ingestor:
             )
             for tenant in tuple(self.storage.quarantined())
         ]
-        return serving + missing
+        return serving + damaged + missing
 
     def _external_run(self, tenant: Tenant) -> bytes:
         runs = self._external_runs

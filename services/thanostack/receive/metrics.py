@@ -209,6 +209,10 @@ STATS: Final[Mapping[str, Stat]] = {
         f"{_PREFIX}head_chunks_storage_size_bytes", "Size of chunks_head.", is_counter=False
     ),
     "blocks_loaded": Stat(f"{_PREFIX}blocks_loaded", "Blocks loaded.", is_counter=False),
+    # Upstream has none: it does not open a directory with such a block.
+    "blocks_unreadable": Stat(
+        f"{_OURS}unreadable_blocks", "Blocks left out as they are damaged.", is_counter=False
+    ),
     "blocks_bytes": Stat(f"{_PREFIX}storage_blocks_bytes", "Size of all blocks.", is_counter=False),
     "lowest_timestamp": Stat(
         f"{_PREFIX}lowest_timestamp", "Oldest time that is stored, ms.", is_counter=False

@@ -8,12 +8,14 @@ import pytest
 import structlog
 
 from thanostack.lib.model.matchers import Matcher, MatchType
+from thanostack.lib.tsdb.maintenance import Maintenance
 from thanostack.receive import wiring
 from thanostack.receive.settings import ReceiveSettings
 from thanostack.runtime.command_line import split
 from thanostack.runtime.kernel_cache import ROUTE_PATH, WRITE_PATH
 from thanostack.runtime.process import new_process
 from thanostack.runtime.settings import load
+from thanostack.testing.tsdb_directory import BLOCK_MS, opened, write
 
 
 @pytest.mark.parametrize(
@@ -101,8 +103,37 @@ async def test_readers_hear_of_a_tenant_that_is_quarantined(tmp_path):
         await receiver.open()
         assert ["lost"] == list(receiver.ingestor.storage.quarantined())
         for tenant in ("lost", "default-tenant"):
-            warnings.append(receiver.stores.warnings([Matcher(MatchType.EQ, "tenant_id", tenant)]))
+            warnings.append(
+                receiver.stores.warnings([Matcher(MatchType.EQ, "tenant_id", tenant)], 0, 1)
+            )
         process.supervisor.stop("all was seen")
 
     assert await process.supervisor.run(build) == 0
     assert warnings == [["tenant lost is quarantined in a receiver: what it holds is missing"], []]
+
+
+async def test_readers_hear_of_a_block_that_cannot_be_read(tmp_path):
+    """Those that ask for its time; the tenant's other samples are served."""
+    tsdb = opened(tmp_path / "acme")
+    write(tsdb, ["1"], range(0, 40_000, 100))
+    Maintenance(tsdb).run()
+    damaged = tsdb.blocks.readers[0].meta.ulid
+    tsdb.close()
+    (tmp_path / "acme" / damaged / "index").write_bytes(b"")
+    arguments = ['--label=replica="0"', f"--tsdb.path={tmp_path}"]
+    settings = load(ReceiveSettings, split(arguments, ReceiveSettings).flags, {})
+    process = new_process("receive", structlog.get_logger())
+    receiver, warnings = wiring.Receiver(settings, process), []
+
+    async def build():
+        await receiver.open()
+        assert {} == receiver.ingestor.storage.quarantined()
+        assert receiver.stores.describe().mint == 0
+        for tenant, mint in (("acme", 9999), ("acme", BLOCK_MS), ("default-tenant", 0)):
+            matchers = [Matcher(MatchType.EQ, "tenant_id", tenant)]
+            warnings.append(receiver.stores.warnings(matchers, mint, 40_000))
+        process.supervisor.stop("all was seen")
+
+    assert await process.supervisor.run(build) == 0
+    text = "tenant acme has a block in a receiver that cannot be read: what it holds is missing"
+    assert warnings == [[text], [], []]

@@ -245,6 +245,21 @@ def test_a_store_that_cannot_be_read_is_told_to_whom_it_concerns():
         assert list(values.values) == ["a"] * rows
 
 
+def test_who_asks_for_another_time_hears_nothing_of_a_store_that_cannot_be_read():
+    """Its bounds are inclusive, and what many lack is said once."""
+    lost = [
+        LabeledStore(external_run({"tenant": "b"}), UnreadableStore(mint, mint + 999), "missing")
+        for mint in (1000, 2000)
+    ]
+    target = server(store({"tenant": "a"}, up()), *lost)
+    for mint, maxt, texts in ((0, 999, ()), (0, 1000, ("missing",)), (1999, 5000, ("missing",)),
+                              (3000, 9000, ())):  # fmt: skip
+        request = encode_series_request(SeriesRequest((UP,), mint, maxt))
+        assert decode_frames(list(target.series(request))).warnings == texts
+        names = target.label_names(encode_label_request(LabelRequest("", (UP,), mint, maxt)))
+        assert tuple(store_pb2.LabelNamesResponse.FromString(names).warnings) == texts
+
+
 def test_a_store_that_cannot_be_read_is_asked_for_anything():
     """Info tells its labels and all of time, or queriers would not ask and not hear."""
     lost = LabeledStore(external_run({"tenant": "b"}), UnreadableStore(), "b is missing")

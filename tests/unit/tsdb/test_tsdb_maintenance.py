@@ -1,6 +1,7 @@
 """Head cuts, truncation, checkpoints and retention beside writers and readers; full disks."""
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 import threading
@@ -399,18 +400,24 @@ def test_leftovers_and_damaged_blocks(tmp_path):
     tsdb.close()
     (tmp_path / f"{bad[:-1]}Z.tmp-for-creation").mkdir()
     (tmp_path / f"{bad[:-1]}Y.tmp-for-deletion").mkdir()
+    whole = tmp_path / "whole"
+    shutil.copytree(tmp_path / bad, whole)
     for damage in (
         lambda: (tmp_path / bad / "index").write_bytes(b"\0" * 100),
         (tmp_path / bad / "index").unlink,
         lambda: (tmp_path / bad / "chunks" / "000001").write_bytes(b"\0" * 100),
+        lambda: shutil.rmtree(tmp_path / bad / "chunks"),
         lambda: (tmp_path / bad / "meta.json").write_text("{"),
         (tmp_path / bad / "meta.json").unlink,
     ):
+        shutil.rmtree(tmp_path / bad)
+        shutil.copytree(whole, tmp_path / bad)
         damage()
         reports = Reports()
         again = opened(tmp_path, reports=reports)
-        assert ["block cannot be read and is left out"] == reports.messages, reports
-        assert reports[0][1]["block"] == bad
+        assert [bad] == [facts["block"] for _, facts in reports], reports
+        assert "cannot be read" in reports.messages[0]
+        assert again.stats().blocks_unreadable == 1
         times = samples_of(again)[("a", "1"), ("job", "x")]
         assert set(range(BLOCK_MS, 40_000, 100)) == times.keys()
         again.close()
@@ -526,3 +533,53 @@ def test_stats_while_the_log_changes(tmp_path):
     thread.join()
     assert failures == []
     tsdb.close()
+
+
+def test_retention_counts_and_drops_blocks_that_cannot_be_read(tmp_path):
+    """By the time that their meta tells; one that tells none counts, and stays."""
+    tsdb = opened(tmp_path)
+    write(tsdb, ["1"], range(0, 70_000, 500))
+    Maintenance(tsdb).run()
+    size, count = tsdb.blocks.size_bytes, len(tsdb.blocks.readers)
+    dated, undated = (block.meta.ulid for block in tsdb.blocks.readers[:2])
+    tsdb.close()
+    (tmp_path / dated / "index").write_bytes(b"")
+    for name in ("index", "meta.json"):
+        (tmp_path / undated / name).write_bytes(b"")
+    again = opened(tmp_path)
+    assert [(dated, 0, BLOCK_MS, True), (undated, MINT, MAXT, False)] == [
+        (b.name, b.mint, b.maxt, b.is_dated) for b in again.blocks.unreadable
+    ]
+    assert size / 2 < again.blocks.size_bytes < size
+    other = again.wal.size_bytes + again.chunk_files.size_bytes + again.blocks.size_bytes
+    again.options = dataclasses.replace(SMALL, retention_bytes=other + 1)
+    Maintenance(again).run()
+    assert (2, count - 2) == (again.stats().blocks_unreadable, len(again.blocks.readers))
+    again.options = dataclasses.replace(SMALL, retention_bytes=other - 1)
+    Maintenance(again).run()
+    assert ([undated], count - 2) == (
+        [b.name for b in again.blocks.unreadable], len(again.blocks.readers),
+    )  # fmt: skip
+    again.close()
+    assert (False, True) == ((tmp_path / dated).exists(), (tmp_path / undated).exists())
+
+
+def test_retention_by_time_drops_a_block_that_cannot_be_read(tmp_path):
+    """A time in a damaged block's meta that lies ahead takes no other block with it."""
+    tsdb = opened(tmp_path)
+    write(tsdb, ["1"], range(0, 70_000, 500))
+    Maintenance(tsdb).run()
+    old, ahead, *rest = (block.meta.ulid for block in tsdb.blocks.readers)
+    tsdb.close()
+    for name in (old, ahead):
+        (tmp_path / name / "index").unlink()
+    meta = tmp_path / ahead / "meta.json"
+    meta.write_text(meta.read_text().replace(f": {2 * BLOCK_MS},", ": 9000000000000,"))
+    kept = dataclasses.replace(SMALL, retention_ms=(len(rest) + 1) * BLOCK_MS)
+    again = opened(tmp_path, kept)
+    assert 9_000_000_000_000 in {block.maxt for block in again.blocks.unreadable}
+    Maintenance(again).run()
+    assert ([ahead], len(rest)) == (
+        [b.name for b in again.blocks.unreadable], len(again.blocks.readers),
+    )  # fmt: skip
+    again.close()

@@ -66,12 +66,20 @@ class LabeledStore:
         return decode_run(self.external)
 
 
+@dataclass(frozen=True, slots=True)
 class UnreadableStore:
-    """Stands for a store that cannot be read: it may hold anything, and gives nothing."""
+    """Stands for a store that cannot be read: it may hold anything, and gives nothing.
+
+    Args:
+        mint, maxt: the time that it is of, inclusive, ms.
+    """
+
+    mint: int = TIME_MIN
+    maxt: int = TIME_MAX
 
     def time_range(self) -> tuple[int, int]:
-        """Return all of time."""
-        return TIME_MIN, TIME_MAX
+        """Return the time that it is of."""
+        return self.mint, self.maxt
 
     def series(self, query: SeriesQuery) -> Iterator[SeriesBatch]:
         """Yield nothing."""
@@ -154,7 +162,7 @@ class StoreServer:
         """
         parsed = parse_series_request(request)
         batch = self.select(parsed)
-        yield from map(encode_warning, self.warnings(parsed.matchers))
+        yield from map(encode_warning, self.warnings(parsed.matchers, parsed.mint, parsed.maxt))
         yield from encode_frames(batch, parsed.batch_size)
         if sent is not None:
             sent(len(batch), len(batch.chunks))
@@ -174,13 +182,21 @@ class StoreServer:
         check_limits(self._limits, len(merged), len(merged.chunks))
         return merged
 
-    def warnings(self, matchers: Sequence[Matcher]) -> list[str]:
-        """Return what is missing from the answer to a request, a text for each store."""
-        return [
-            store.missing
-            for store in self._stores()
-            if store.missing and resolve_matchers(matchers, store.labels) is not None
-        ]
+    def warnings(self, matchers: Sequence[Matcher], mint: int, maxt: int) -> list[str]:
+        """Return what is missing from the answer to a request, each text once.
+
+        Args:
+            matchers: of the request.
+            mint: of its time, inclusive, ms.
+            maxt: of its time, inclusive, ms.
+        """
+        texts: dict[str, None] = {}
+        for store in self._stores():
+            if store.missing and resolve_matchers(matchers, store.labels) is not None:
+                first, last = store.store.time_range()
+                if first <= maxt and mint <= last:
+                    texts[store.missing] = None
+        return list(texts)
 
     def _matching(
         self, matchers: Sequence[Matcher], mint: int, maxt: int, *, need_matchers: bool = True
@@ -223,8 +239,9 @@ class StoreServer:
             InvalidInput: for a malformed request.
         """
         parsed = parse_label_request(request, values=False)
+        warnings = self.warnings(parsed.matchers, parsed.mint, parsed.maxt)
         return store_pb2.LabelNamesResponse(
-            names=self.select_names(parsed), warnings=self.warnings(parsed.matchers)
+            names=self.select_names(parsed), warnings=warnings
         ).SerializeToString()
 
     def select_names(self, request: LabelRequest) -> list[str]:
@@ -243,8 +260,9 @@ class StoreServer:
             InvalidInput: for a malformed request, or one without a label name.
         """
         parsed = parse_label_request(request, values=True)
+        warnings = self.warnings(parsed.matchers, parsed.mint, parsed.maxt)
         return store_pb2.LabelValuesResponse(
-            values=self.select_values(parsed), warnings=self.warnings(parsed.matchers)
+            values=self.select_values(parsed), warnings=warnings
         ).SerializeToString()
 
     def select_values(self, request: LabelRequest) -> list[str]:

@@ -10,15 +10,36 @@ Source: Prometheus `tsdb/db.go` (open, reload, retention); docs/formats/block.md
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
-from thanostack.lib.foundation.errors import BlockCorrupt, IndexCorrupt
+from thanostack.lib.foundation.errors import BlockCorrupt, Corruption
+from thanostack.lib.tsdb.block_meta import read_meta
 from thanostack.lib.tsdb.block_reader import BlockReader
 from thanostack.lib.tsdb.options import Report
 
 _ULID_LENGTH = 26
 _LEFTOVERS = (".tmp-for-creation", ".tmp-for-deletion", ".tmp")
 _EMPTY_MINT, _EMPTY_MAXT = (1 << 63) - 1, -(1 << 63)
+_ALL_TIME = (-(1 << 63), (1 << 63) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableBlock:
+    """A damaged block; its files stay until retention, if they say of what time they are.
+
+    Args:
+        name: of its folder.
+        mint, maxt: ms, [mint, maxt); all of time where its meta is damaged too.
+        is_dated: whether the times are its meta's.
+        size_bytes: of its files.
+    """
+
+    name: str
+    mint: int
+    maxt: int
+    is_dated: bool
+    size_bytes: int
 
 
 class BlockList:
@@ -27,11 +48,16 @@ class BlockList:
     Args:
         folder: the tenant's.
         report: gets blocks that cannot be opened; the others serve.
+
+    Attributes:
+        readers: the blocks that serve.
+        unreadable: those that do not.
     """
 
     def __init__(self, folder: Path, report: Report) -> None:
         self._folder, self._report = folder, report
         self.readers: tuple[BlockReader, ...] = ()
+        self.unreadable: tuple[UnreadableBlock, ...] = ()
         found = []
         for path in sorted(folder.iterdir()):
             if path.is_dir() and path.name.endswith(_LEFTOVERS):
@@ -52,8 +78,9 @@ class BlockList:
 
     @property
     def size_bytes(self) -> int:
-        """Return the bytes of all blocks."""
-        return sum(block.size_bytes for block in self.readers)
+        """Return the bytes of all blocks, unreadable ones too."""
+        readable = sum(block.size_bytes for block in self.readers)
+        return readable + sum(block.size_bytes for block in self.unreadable)
 
     def add(self, path: Path) -> None:
         """Open a new block and let readers see it.
@@ -63,43 +90,58 @@ class BlockList:
         """
         self._set([*self.readers, BlockReader(path)])
 
-    def expired(
-        self, retention_ms: int, retention_bytes: int, other_bytes: int
-    ) -> list[BlockReader]:
-        """Return the blocks that retention wants gone.
+    def expired(self, retention_ms: int, retention_bytes: int, other_bytes: int) -> list[str]:
+        """Return the names of the blocks that retention wants gone, the newest first.
+
+        An unreadable block goes when its time comes; one without a time counts, and stays.
 
         Args:
-            retention_ms: a block that ends this long before the newest one is expired; 0 = never.
+            retention_ms: a block that ends this long before the newest one that can be read is
+                expired; 0 = never.
             retention_bytes: newest blocks are kept while log and blocks fit in it; 0 = no bound.
             other_bytes: of log and head chunks.
         """
-        newest_first = sorted(self.readers, key=lambda block: -block.meta.maxt)
+        blocks = [(b.meta.maxt, b.size_bytes, str(b.meta.ulid)) for b in self.readers]
+        blocks += [(b.maxt, b.size_bytes, b.name) for b in self.unreadable if b.is_dated]
+        size = other_bytes + sum(b.size_bytes for b in self.unreadable if not b.is_dated)
         expired = []
-        size = other_bytes
-        for block in newest_first:
-            size += block.size_bytes
-            too_old = retention_ms and newest_first[0].meta.maxt - block.meta.maxt >= retention_ms
+        for maxt, size_bytes, name in sorted(blocks, key=lambda block: -block[0]):
+            size += size_bytes
+            too_old = retention_ms and self.maxt - maxt >= retention_ms
             if too_old or (retention_bytes and size > retention_bytes):
-                expired.append(block)
+                expired.append(name)
         return expired
 
-    def delete(self, blocks: list[BlockReader]) -> None:
+    def delete(self, names: list[str]) -> None:
         """Take blocks from the readers' list, then from the disk."""
-        gone = {block.meta.ulid for block in blocks}
+        gone = set(names)
         self._set([block for block in self.readers if block.meta.ulid not in gone])
-        for ulid in gone:
-            doomed = self._folder / f"{ulid}.tmp-for-deletion"
-            (self._folder / ulid).rename(doomed)
+        self.unreadable = tuple(block for block in self.unreadable if block.name not in gone)
+        for name in gone:
+            doomed = self._folder / f"{name}.tmp-for-deletion"
+            (self._folder / name).rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
 
     def _open(self, path: Path) -> list[BlockReader]:
         try:
             return [BlockReader(path)]
-        except (BlockCorrupt, IndexCorrupt) as error:
+        except Corruption as error:
+            self.unreadable += (_describe(path),)
             self._report(
-                "block cannot be read and is left out", {"block": path.name, "err": str(error)}
+                "block cannot be read and is left out, and queries of its time get a warning: "
+                "restore its folder from a copy, or move it away to do without, and start again",
+                {"block": path.name, "folder": str(path), "err": str(error)},
             )
             return []
 
     def _set(self, blocks: list[BlockReader]) -> None:
         self.readers = tuple(sorted(blocks, key=lambda block: (block.meta.mint, block.meta.maxt)))
+
+
+def _describe(path: Path) -> UnreadableBlock:
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    try:
+        meta = read_meta(path)
+    except BlockCorrupt:
+        return UnreadableBlock(path.name, *_ALL_TIME, False, size)
+    return UnreadableBlock(path.name, meta.mint, meta.maxt, True, size)

@@ -132,11 +132,14 @@ class ChunkSegments:
         """Map all segments.
 
         Raises:
-            BlockCorrupt: if a number is missing.
+            BlockCorrupt: if the folder or a number is missing.
             ChunkCorrupt: for a wrong header.
         """
         self._folder = folder
-        names = sorted(path.name for path in folder.iterdir() if path.name.isdigit())
+        try:
+            names = sorted(path.name for path in folder.iterdir() if path.name.isdigit())
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise BlockCorrupt(str(folder), 0, "the folder is missing") from error
         if names != [f"{k + 1:06d}" for k in range(len(names))]:
             raise BlockCorrupt(str(folder), 0, f"segments {', '.join(names)} are not consecutive")
         self._segments = [self._map(folder / name) for name in names]

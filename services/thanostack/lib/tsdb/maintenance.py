@@ -198,8 +198,7 @@ class Maintenance:
         if expired:
             tsdb.blocks.delete(expired)
             tsdb.counters.retention_deletions += len(expired)
-            names = [block.meta.ulid for block in expired]
-            tsdb.report("deleted blocks beyond retention", {"blocks": names})
+            tsdb.report("deleted blocks beyond retention", {"blocks": expired})
 
 
 def _is_in(sorted_refs: UInt64Array, refs: UInt64Array) -> BoolArray:

@@ -223,6 +223,8 @@ class MultiTSDB:
         """Return whether all samples are older than retention, and nobody writes older ones."""
         retention, now = tsdb.options.retention_ms, self._clock.now_ms()
         maxt = tsdb.time_range()[1]
+        # What cannot be read may be younger.
+        maxt = max([maxt, *(block.maxt for block in tsdb.blocks.unreadable)])
         if not retention or maxt == -(1 << 63) or now - maxt <= retention:
             return False
         # Upstream looks at the newest sample alone; a back-fill of old data would be thrown away.

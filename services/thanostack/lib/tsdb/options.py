@@ -142,6 +142,7 @@ class TSDBStats:
     wal_storage_size_bytes: int = 0
     head_chunks_storage_size_bytes: int = 0
     blocks_loaded: int = 0
+    blocks_unreadable: int = 0
     blocks_bytes: int = 0
     lowest_timestamp: int = 0
     retention_deletions: int = 0

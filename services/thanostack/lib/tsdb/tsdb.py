@@ -395,6 +395,7 @@ class TSDB:
         counters.wal_storage_size_bytes = self.wal.size_bytes
         counters.head_chunks_storage_size_bytes = self.chunk_files.size_bytes
         counters.blocks_loaded = len(self.blocks.readers)
+        counters.blocks_unreadable = len(self.blocks.unreadable)
         counters.blocks_bytes = self.blocks.size_bytes
         counters.lowest_timestamp = self.time_range()[0]
         return counters
