@@ -1,6 +1,7 @@
 """Many tenants: opened together, made when first written to, pruned and revived, closed."""
 
 import dataclasses
+import os
 import threading
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from thanostack.lib.foundation.clock import ManualClock
 from thanostack.lib.foundation.errors import (
+    DirectoryLocked,
     LimitExceeded,
     NotReady,
     Quarantined,
@@ -96,7 +98,7 @@ def test_quarantine(tmp_path):
     assert ["good"] == list(again.tenants())
     assert {"gap", "dir", "locked"} == again.quarantined().keys()
     assert "00000009" in again.quarantined()["gap"]
-    assert "locked by process" in again.quarantined()["locked"]
+    assert "locked/lock is locked by process" in again.quarantined()["locked"]
     assert {"tenant is quarantined"} == set(reports.messages)
     for tenant in ("gap", "dir", "locked"):
         with pytest.raises(Quarantined, match=tenant):
@@ -107,10 +109,48 @@ def test_quarantine(tmp_path):
     held.close()
 
 
+@pytest.mark.parametrize("is_one_damaged", [False, True])
+def test_a_folder_that_another_process_uses(tmp_path, is_one_damaged):
+    """With no tenant left to serve, the start ends; the tenants stay as they are."""
+    db, _ = multi(tmp_path)
+    for tenant in ("a", "b"):
+        write(db.tsdb(tenant), ["1"], [NOW])
+    if is_one_damaged:
+        (tmp_path / "damaged" / "chunks_head" / "000009").mkdir(parents=True)
+    second = MultiTSDB(tmp_path, OPTIONS, clock=ManualClock(NOW), report=Reports())
+    holder = f"a/lock is locked by process {os.getpid()}: another process uses this directory"
+    with pytest.raises(DirectoryLocked, match=holder):
+        second.open()
+    assert write(db.tsdb("a"), ["1"], [NOW + 1]).stored == 1
+    db.close()
+
+
+def test_a_full_disk_is_tried_ever_less_often(monkeypatch, tmp_path):
+    """Opening a tenant replays its log: that is no thing for every few seconds."""
+    db, _ = multi(tmp_path)
+    write(db.tsdb("a"), ["1"], [NOW])
+    db.close()
+    tried = []
+
+    def full(_):
+        tried.append(clock.now_ms() - NOW)
+        raise StorageUnwritable("full")
+
+    clock = ManualClock(NOW)
+    again = MultiTSDB(tmp_path, OPTIONS, clock=clock, report=Reports())
+    monkeypatch.setattr(again, "_open", full)
+    again.open()
+    for _ in range(8):
+        clock.advance(5_000)
+        again.maintain()
+    assert tried == [0, 5_000, 15_000, 35_000]
+    again.close()
+
+
 def test_a_lock_that_is_let_go(tmp_path):
     """A tenant that another process still held comes back by itself; a damaged one does not."""
     db, _ = multi(tmp_path)
-    for tenant in ("gap", "locked"):
+    for tenant in ("gap", "good", "locked"):
         write(db.tsdb(tenant), ["1"], [NOW])
     db.close()
     (tmp_path / "gap" / "wal" / "00000000").rename(tmp_path / "gap" / "wal" / "00000007")
@@ -123,10 +163,10 @@ def test_a_lock_that_is_let_go(tmp_path):
     again.maintain()
     assert {"gap", "locked"} == again.quarantined().keys()
     held.close()
-    clock.advance(5_000)
+    clock.advance(4_999)
     again.maintain()
-    assert {"gap", "locked"} == again.quarantined().keys(), "each try waits twice as long"
-    clock.advance(5_000)
+    assert {"gap", "locked"} == again.quarantined().keys(), "not all the time"
+    clock.advance(1)
     again.maintain()
     assert {"gap"} == again.quarantined().keys()
     assert expected(["1"], [NOW]) == samples_of(again.tsdb("locked"))

@@ -194,6 +194,10 @@ class StorageUnwritable(Unavailable):
     """The disk refuses writes: full, read-only, or failing."""
 
 
+class DirectoryLocked(StorageUnwritable):
+    """Another process uses this data directory."""
+
+
 class ObjectStoreUnavailable(Unavailable):
     """The bucket does not answer."""
 

@@ -13,14 +13,15 @@ import fcntl
 import os
 from pathlib import Path
 
-from thanostack.lib.foundation.errors import StorageUnwritable
+from thanostack.lib.foundation.errors import DirectoryLocked, StorageUnwritable
 
 
 class LockFile:
     """Holds `<folder>/lock` until released.
 
     Raises:
-        StorageUnwritable: if another process holds it, or the folder cannot be written.
+        DirectoryLocked: if another process holds it.
+        StorageUnwritable: if the folder cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,8 +44,8 @@ class LockFile:
                 holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
                 os.close(fd)
                 by = f" by process {holder}" if holder.isdigit() else ""
-                raise StorageUnwritable(
-                    f"{folder} is locked{by}: another process uses this directory; "
+                raise DirectoryLocked(
+                    f"{self._path} is locked{by}: another process uses this directory; "
                     "give each process its own"
                 ) from error
             if self._is_current(fd):

@@ -4,7 +4,8 @@
 
 A tenant whose directory cannot be opened is quarantined: its writes get a clear error, its files
 stay as they are, and the others serve. Where the cause was not damage but a lock, a full disk or
-the like, opening it is tried again.
+the like, opening it is tried again. Where locks leave none to serve, the folder is another
+process's.
 
 Source: Thanos `pkg/receive/multitsdb.go`.
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from thanostack.lib.foundation.clock import Clock, SystemClock
 from thanostack.lib.foundation.errors import (
+    DirectoryLocked,
     LimitExceeded,
     NotReady,
     Quarantined,
@@ -67,6 +69,7 @@ class MultiTSDB:
         """Open every tenant found; blocking, in parallel.
 
         Raises:
+            DirectoryLocked: if no tenant can be opened, and another process has one.
             StorageUnwritable: if the folder itself cannot be used.
         """
         try:
@@ -83,15 +86,19 @@ class MultiTSDB:
             )
         found = [Tenant(name) for name in names if name not in _NOT_TENANTS]
         with ThreadPoolExecutor(os.cpu_count() or 1, "open-tenant") as pool:
-            list(pool.map(self._open_or_quarantine, found))
+            locked = list(filter(None, pool.map(self._open_or_quarantine, found)))
+        if locked and not self._tenants:
+            raise locked[0]
 
-    def _open_or_quarantine(self, tenant: Tenant) -> None:
+    def _open_or_quarantine(self, tenant: Tenant) -> DirectoryLocked | None:
         tsdb = self._try_open(tenant)
-        if tsdb is not None:
+        if isinstance(tsdb, TSDB):
             with self._opening:
                 self._tenants = {**self._tenants, tenant: tsdb}
+            return None
+        return tsdb if isinstance(tsdb, DirectoryLocked) else None
 
-    def _try_open(self, tenant: Tenant) -> TSDB | None:
+    def _try_open(self, tenant: Tenant) -> TSDB | ThanostackError:
         try:
             return self._open(tenant)
         except ThanostackError as error:
@@ -99,7 +106,7 @@ class MultiTSDB:
             if isinstance(error, StorageUnwritable):
                 self._retries[tenant] = (self._clock.monotonic_s() + _RETRY_S, _RETRY_S)
             self._report("tenant is quarantined", {"tenant": tenant, "err": str(error)})
-            return None
+            return error
 
     def _open(self, tenant: Tenant) -> TSDB:
         def report(message: str, facts: Mapping[str, object]) -> None:
@@ -207,7 +214,9 @@ class MultiTSDB:
                 try:
                     tsdb = self._open(tenant)
                 except StorageUnwritable as error:
-                    longer_s = min(2 * wait_s, _RETRY_MAX_S)
+                    # A lock costs nothing to try, and goes with its holder.
+                    is_lock = isinstance(error, DirectoryLocked)
+                    longer_s = wait_s if is_lock else min(2 * wait_s, _RETRY_MAX_S)
                     self._retries[tenant] = (now_s + longer_s, longer_s)
                     self._quarantined[tenant] = str(error)
                 except ThanostackError as error:
@@ -239,7 +248,9 @@ class MultiTSDB:
             tenants = {name: t for name, t in self._tenants.items() if name != tenant}
             if not self._is_idle(tsdb):
                 revived = self._try_open(tenant)
-                self._tenants = tenants if revived is None else {**tenants, tenant: revived}
+                self._tenants = tenants
+                if isinstance(revived, TSDB):
+                    self._tenants = {**tenants, tenant: revived}
                 return
             self._tenants = tenants
             try:

@@ -78,7 +78,8 @@ class TSDB:
         report: gets events worth logging.
 
     Raises:
-        StorageUnwritable: if the directory is locked, read-only or full.
+        DirectoryLocked: if another process uses the directory.
+        StorageUnwritable: if it is read-only or full.
         Corruption: if it is damaged beyond repair; only what the report says was changed then.
     """
 
