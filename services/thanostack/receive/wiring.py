@@ -168,6 +168,11 @@ class Receiver:
         behind = DrainPages(self._drain or self._no_drain(), self._other_pages)
         return CommonPages(process.probes, process.registry, behind)
 
+    @property
+    def status_pages(self) -> ASGI:
+        """Return the application that has `/api/v1/status/tsdb` alone."""
+        return self._other_pages
+
     def _no_drain(self) -> str:
         if self.ingestor is None:
             return "a router stores nothing: there is nothing to drain"

@@ -18,6 +18,7 @@ from thanostack.query.endpoints import LocalEndpoint
 from thanostack.query.wiring import Querier
 from thanostack.receive.wiring import Receiver
 from thanostack.runtime import kernel_pool
+from thanostack.runtime.http_common import ASGI
 from thanostack.runtime.http_server import HTTPServer, listen, parse_address
 from thanostack.runtime.process import Process
 from thanostack.runtime.web_port import pages_port
@@ -26,6 +27,7 @@ from thanostack.standalone.demo import feed
 from thanostack.standalone.self_scrape import TENANT, SelfScrape, scrape_forever
 from thanostack.standalone.settings import StandaloneSettings
 from thanostack.standalone.start_gate import StartGate
+from thanostack.standalone.status_route import StatusRoute
 
 LOCAL_NAME: Final = "standalone"
 """How the querier calls the storage of its own process."""
@@ -43,7 +45,7 @@ async def start(settings: StandaloneSettings, process: Process) -> None:
         local=[LocalEndpoint(LOCAL_NAME, receiver.stores)],
         http_metrics=receiver.http_metrics,
     )
-    gate = StartGate(querier.pages(), settings.route_prefix, process.probes)
+    gate = StartGate(_pages(querier, receiver, settings), settings.route_prefix, process.probes)
     pages = pages_port(gate, http_socket, settings, process)
     writes = receiver.write_port(write_socket)
     for name, server in (("http", pages), ("remote-write", writes)):
@@ -66,6 +68,13 @@ async def start(settings: StandaloneSettings, process: Process) -> None:
     if settings.demo:
         process.supervisor.task("demo", feed(f"{write}/api/v1/receive"))
         print(f"\n{demo_banner(http, settings.route_prefix)}", flush=True)
+
+
+def _pages(querier: Querier, receiver: Receiver, settings: StandaloneSettings) -> ASGI:
+    if settings.query_enforce_tenancy:
+        # It shows whichever tenant is asked for: the write port has it, which readers do not reach.
+        return querier.pages()
+    return StatusRoute(querier.pages(), receiver.status_pages, settings.route_prefix)
 
 
 def _shown(address: str, flag: str, server: HTTPServer) -> str:
