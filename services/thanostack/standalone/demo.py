@@ -31,6 +31,8 @@ INTERVAL_MS: Final = 15 * SECOND_MS
 BACKFILL_MS: Final = 58 * MINUTE_MS
 _BATCH: Final = 20
 _RETRY_S: Final = 2.0
+_TRIES_UNSAID: Final = 15
+"""Of so many tries that fail alike, one is told: every half minute."""
 _CYCLE_MIN: Final = 30
 _REQUESTS: Final = (("/api", "200", 12.0), ("/api", "500", 0.4), ("/home", "200", 30.0))
 _ROOMS: Final = (("kitchen", 21.0), ("attic", 27.0))
@@ -116,7 +118,7 @@ def backfill_batches(now_ms: int) -> Iterator[list[int]]:
 
 
 async def feed(url: str) -> None:
-    """Write the past hour, then go on live for ever.
+    """Write the past hour, then go on live for ever; say so when the receiver takes nothing.
 
     Raises:
         httpx.HTTPStatusError: when the receiver says that what it was sent is wrong.
@@ -141,24 +143,32 @@ async def _send(client: httpx.AsyncClient, url: str, times: list[int]) -> None:
 
 
 async def _send_until_taken(client: httpx.AsyncClient, url: str, body: bytes) -> None:
-    while True:
-        if await _is_taken(client, url, body):
-            return
+    tries = 0
+    while reason := await _why_not_taken(client, url, body):
+        if tries % _TRIES_UNSAID == 0:
+            _say(f"{url}: {reason}; trying again every {_RETRY_S:.0f} s")
+        tries += 1
         await asyncio.sleep(_RETRY_S)
+    if tries:
+        _say(f"{url}: takes writes again")
 
 
-async def _is_taken(client: httpx.AsyncClient, url: str, body: bytes) -> bool:
-    """Return whether a request needs no second try."""
+async def _why_not_taken(client: httpx.AsyncClient, url: str, body: bytes) -> str:
+    """Return why a request needs a second try, "" if it needs none."""
     try:
         response = await client.post(url, content=body)
-    except httpx.TransportError:
-        return False
+    except httpx.TransportError as error:
+        return f"unreachable: {str(error) or type(error).__name__}"
     if response.status_code == httpx.codes.CONFLICT:
-        return True
+        return ""
     if response.is_server_error or response.status_code == httpx.codes.TOO_MANY_REQUESTS:
-        return False
+        return f"answers {response.status_code}: {response.text.strip()[:200]}"
     response.raise_for_status()
-    return True
+    return ""
+
+
+def _say(text: str) -> None:
+    print(f"demo: {text}", file=sys.stderr, flush=True)
 
 
 def main() -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import cramjam
+import httpx
+import pytest
 
 from thanostack.lib.foundation.units import HOUR_MS, MINUTE_MS
 from thanostack.lib.pb import prometheus_remote_pb2
+from thanostack.standalone import demo
 from thanostack.standalone.demo import REPLICAS, backfill_batches, write_request
 
 NOW = 1_795_343_201_547
@@ -69,3 +74,31 @@ def test_the_counter_never_falls_within_a_day():
                     assert sample.value > last
                     last = sample.value
     assert last > 0
+
+
+@pytest.mark.parametrize(
+    ("trouble", "told"),
+    [
+        (httpx.ConnectError("refused"), "unreachable: refused"),
+        (httpx.ReadTimeout(""), "unreachable: ReadTimeout"),
+        (httpx.Response(503, text="not ready\n"), "answers 503: not ready"),
+    ],
+)
+async def test_a_receiver_that_takes_nothing_is_said(monkeypatch, capsys, trouble, told):
+    """At once, and then now and then; it was tried for ever in silence."""
+    tries = itertools.count()
+
+    def answer(_):
+        if next(tries) > demo._TRIES_UNSAID:
+            return httpx.Response(200)
+        if isinstance(trouble, Exception):
+            raise trouble
+        return trouble
+
+    monkeypatch.setattr(demo, "_RETRY_S", 0.0)
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+        await demo._send_until_taken(client, "http://there", b"body")
+        await demo._send_until_taken(client, "http://there", b"body")
+    first, second, *others = capsys.readouterr().err.splitlines()
+    assert f"demo: http://there: {told}; trying again every 0 s" == first == second
+    assert others == ["demo: http://there: takes writes again"]
