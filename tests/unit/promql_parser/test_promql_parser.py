@@ -202,3 +202,12 @@ def test_an_open_literal_section_ends_with_the_pattern() -> None:
     (matcher,) = parse_metric_selector(r'{b=~"x\\Q(."}')
     assert matcher.matches(b"x(.")
     assert not matcher.matches(b"x(a")
+
+
+def test_a_chain_that_is_too_long_can_be_parted():
+    """Prometheus takes rules of several hundred `or`, which are about: the error tells the way."""
+    names = [f"m{i}" for i in range(400)]
+    with pytest.raises(ParseError, match=r"256 operators high.*part a long chain by parentheses"):
+        parse_expr(" or ".join(names))
+    parted = " or ".join(f"({' or '.join(names[i : i + 100])})" for i in range(0, 400, 100))
+    assert len(list(walk(parse_expr(parted)))) > 2 * 400 - 1

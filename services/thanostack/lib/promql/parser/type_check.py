@@ -60,7 +60,10 @@ def check_height(text: str, tree: Expr) -> None:
 
 def too_high() -> str:
     """Return the message for a tree that is higher than `MAX_HEIGHT`."""
-    return f"expression is more than {MAX_HEIGHT} operators high"
+    return (
+        f"expression is more than {MAX_HEIGHT} operators high, which is the limit here: part a "
+        "long chain by parentheses, as in (a or b) or (c or d)"
+    )
 
 
 def check_types(text: str, tree: Expr, written: Mapping[int, VectorMatching]) -> None:
