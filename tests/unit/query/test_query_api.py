@@ -105,6 +105,20 @@ async def test_range_query_by_form(api):
     assert sent == found
 
 
+async def test_a_form_in_parts_is_refused_by_its_name(api):
+    """It was ignored, and the answer that there is no expression led nowhere."""
+    client = await api()
+    for path in ("query", "query_range", "series", "labels"):
+        response = await client.post(f"/api/v1/{path}", files={"query": (None, "up")})
+        assert response.status_code == 400
+        assert response.json() == {
+            "status": "error",
+            "errorType": "bad_data",
+            "error": "a form has to be sent as application/x-www-form-urlencoded, "
+            "multipart/form-data is not read",
+        }
+
+
 async def test_dedup_can_be_turned_off(api):
     """Each replica shows with its label; other labels can be named as replicas."""
     client = await api()
