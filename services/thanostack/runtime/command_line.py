@@ -190,6 +190,8 @@ def flag_and_value(word: str, words: Words, names: Names) -> tuple[str, str]:
     if name not in known:
         raise SettingsInvalid(f"unknown long flag '--{name}'{suggestion(name, known)}")
     if name in switches:
+        if equals and value not in ("true", "false"):
+            raise SettingsInvalid(f"unexpected argument {value!r}: write --{name} or --no-{name}")
         return name, value if equals else "true"
     if equals:
         return name, value
