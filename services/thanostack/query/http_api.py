@@ -252,7 +252,8 @@ class QueryAPI:
             store_matchers=tuple(
                 parse_metric_selector(text) for text in given.texts("storeMatch[]")
             ),
-            lookback_ms=max(given.duration("lookback_delta") or 0, 0),
+            # 0 is the default, which a part of a millisecond is not.
+            lookback_ms=max(given.duration("lookback_delta", least_ms=1) or 0, 0),
             shard=given.shard(),
             limit=given.limit(),
         )

@@ -119,6 +119,18 @@ async def test_a_form_in_parts_is_refused_by_its_name(api):
         }
 
 
+async def test_a_lookback_of_less_than_a_millisecond_is_not_the_default(api):
+    """It finds what is at the very time of the query; none and 0 are the default of 5 minutes."""
+    client = await api()
+    for lookback, later, is_found in (
+        ("0.0001", 0, True), ("0.0001", 7, False), ("1e-12", 7, True), ("0", 7, True),
+        ("-1", 7, True), ("1", 7, False), ("20s", 7, True),
+    ):  # fmt: skip
+        given = {"query": 'up{job="y"}', "time": START + 30 + later, "lookback_delta": lookback}
+        found = await data(client, "query", **given)
+        assert bool(found["result"]) == is_found, given
+
+
 async def test_dedup_can_be_turned_off(api):
     """Each replica shows with its label; other labels can be named as replicas."""
     client = await api()

@@ -66,8 +66,12 @@ def parse_time(text: str) -> int:
     return whole_ms + milliseconds - (offset if sign == "+" else -offset)
 
 
-def parse_duration(text: str) -> int:
+def parse_duration(text: str, *, least_ms: int = 0) -> int:
     """Return a duration in ms, rounded towards zero.
+
+    Args:
+        text: seconds as a number, or with units.
+        least_ms: what a part of a millisecond is instead of 0.
 
     Raises:
         InvalidTimeRange: for neither seconds nor a Prometheus duration, or one beyond 292 years.
@@ -82,7 +86,7 @@ def parse_duration(text: str) -> int:
             raise InvalidTimeRange(
                 f"cannot parse {quote(text)} to a valid duration. It overflows int64"
             )
-        return int(int(nanoseconds) / 1_000_000)
+        return int(int(nanoseconds) / 1_000_000) or (least_ms if nanoseconds >= 1 else 0)
     try:
         return parse_model_duration(text)
     except InvalidInput as error:
@@ -122,8 +126,8 @@ class Parameters:
         except InvalidTimeRange as error:
             raise InvalidTimeRange(f"Invalid time value for '{name}': {error}") from error
 
-    def duration(self, name: str) -> int | None:
-        """Return an optional duration in ms, None if it is not there.
+    def duration(self, name: str, *, least_ms: int = 0) -> int | None:
+        """Return an optional duration in ms, None if it is not there; see `parse_duration`.
 
         Raises:
             InvalidTimeRange: naming the parameter.
@@ -132,7 +136,7 @@ class Parameters:
         if not text:
             return None
         try:
-            return parse_duration(text)
+            return parse_duration(text, least_ms=least_ms)
         except InvalidTimeRange as error:
             raise InvalidTimeRange(f"'{name}' parameter: {error}") from error
 
