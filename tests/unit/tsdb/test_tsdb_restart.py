@@ -156,6 +156,7 @@ def test_damaged_log_is_repaired(tmp_path):
     assert expected(["1", "2"], range(6)) == samples_of(again)
     assert ["repaired a damaged write-ahead log"] == reports.messages
     assert reports[0][1]["lost_bytes"] > 0
+    assert reports[0][1]["set_aside"].startswith("00000000.corrupt-")
     assert again.counters.wal_corruptions == 1
     write(again, ["1", "3"], [20])
     again.close()

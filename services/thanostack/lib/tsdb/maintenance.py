@@ -198,7 +198,7 @@ class Maintenance:
         if expired:
             tsdb.blocks.delete(expired)
             tsdb.counters.retention_deletions += len(expired)
-            tsdb.report("deleted blocks beyond retention", {"blocks": expired})
+            tsdb.report("deleted blocks beyond retention", {"blocks": ", ".join(expired)})
 
 
 def _is_in(sorted_refs: UInt64Array, refs: UInt64Array) -> BoolArray:

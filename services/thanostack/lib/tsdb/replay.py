@@ -125,7 +125,7 @@ class Replay:
                 "reason": corruption.message,
                 "kept_bytes": report.kept_bytes,
                 "lost_bytes": report.lost_bytes,
-                "set_aside": [path.name for path in report.set_aside],
+                "set_aside": ", ".join(path.name for path in report.set_aside),
             },
         )
 
