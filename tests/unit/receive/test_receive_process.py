@@ -119,6 +119,18 @@ def test_what_was_written_survives_a_stop(start, tmp_path):
     assert len(info.label_sets) == 2
 
 
+def test_a_second_process_on_a_folder_ends(start, tmp_path):
+    """It names the lock and who holds it, and the first goes on; when that has ended one starts."""
+    first = start(tmp_path)
+    holder = f"default-tenant/lock is locked by process {first.process.pid}: another process"
+    with pytest.raises(AssertionError, match=holder):
+        start(tmp_path)
+    now = int(time.time() * 1000)
+    assert first.write(write_request(({"__name__": "up"}, [(now, 1.0)]))).status_code == 200
+    first.end()
+    assert start(tmp_path).series()
+
+
 def test_flags_of_the_write_port_and_the_store_have_their_effect(start, tmp_path):
     """Split label, tenant label, headers, sizes and limits, of a process with all of them set."""
     ingestor = start(
