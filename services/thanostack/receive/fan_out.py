@@ -177,7 +177,9 @@ class FanOut:
         if verdict is Verdict.STORED:
             return None
         quorum = self._quorum
-        n_missing = len(quorum.stored) - int(quorum.stored.sum())
+        n_lost, n_series = int(quorum.lost.sum()), len(quorum.lost)
+        # A request is settled by the first series that cannot be stored any more.
+        at_least = "" if quorum.is_complete or n_lost == n_series else "at least "
         reasons = [
             f"{node}: {text} ({count} series)"
             for (node, text), count in self._reasons.most_common(_REASONS_SHOWN)
@@ -185,7 +187,7 @@ class FanOut:
         more = len(self._reasons) - len(reasons)
         reasons += [f"{more} more"] * bool(more)
         return _ERRORS[verdict](
-            f"{n_missing} of {len(quorum.stored)} series are not on {quorum.needed} of "
+            f"{at_least}{n_lost} of {n_series} series are not on {quorum.needed} of "
             f"{quorum.replicas} replicas: {'; '.join(reasons)}"
         )
 

@@ -132,3 +132,8 @@ class Quorum:
     def stored(self) -> BoolArray:
         """Return which series are stored by now: bool[n_series]."""
         return self._n[Answer.SUCCESS] >= self.needed
+
+    @property
+    def lost(self) -> BoolArray:
+        """Return which series will not be stored, whatever still comes: bool[n_series]."""
+        return self._n[Answer.SUCCESS] + self._waited < self.needed

@@ -105,3 +105,17 @@ async def test_a_forward_whose_turn_is_over_too_is_not_tried():
     fan_out.begun(0, Late(fan_out, 0, "a"))
     assert await asyncio.wait_for(fan_out.settled, 5) is Verdict.UNAVAILABLE
     assert tried == []
+
+
+async def test_series_that_are_still_waited_for_are_not_called_lost():
+    """The first series that cannot be stored settles a request; the others may be all right."""
+    fan_out = FanOut(Quorum(2, 3, 2), 5)
+    for node in "ab":
+        fan_out.answer(SERIES, 0, node, NOT_TRIED)
+    verdict = await asyncio.wait_for(fan_out.settled, 5)
+    assert verdict is Verdict.UNAVAILABLE
+    assert "at least 1 of 2 series are not on 2 of 3 replicas" in str(fan_out.error(verdict))
+    fan_out.answer(SERIES, 0, "c", OK_END)
+    for node in "abc":
+        fan_out.answer(SERIES, 1, node, OK_END)
+    assert str(fan_out.error(verdict)).startswith("1 of 2 series")
