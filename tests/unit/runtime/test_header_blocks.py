@@ -82,7 +82,7 @@ def test_what_hpack_encodes_is_decoded(blocks, data):
 @settings(deadline=None)
 @given(st.lists(st.binary(max_size=40), max_size=4))
 def test_garbage_is_refused_as_hpack_refuses_it(blocks):
-    """Or decoded to the same; nothing else is raised."""
+    """Or decoded to the same; nothing else is raised. A third size is refused by us alone."""
     ours, theirs = HeaderDecoder(1 << 16), hpack.Decoder(1 << 16)
     for block in blocks:
         try:
@@ -91,7 +91,13 @@ def test_garbage_is_refused_as_hpack_refuses_it(blocks):
             with pytest.raises(BadHeaderBlock):
                 ours.decode(block)
             return
-        assert ours.decode(block) == expected
+        try:
+            found = ours.decode(block)
+        except BadHeaderBlock as error:
+            if "again and again" in str(error):
+                return
+            raise
+        assert found == expected
         ours.check()
 
 
