@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from thanostack.lib.kernels import head_append, head_pairs, head_read, head_replay, head_series
 from thanostack.lib.kernels.head_types import (
     ALIVE,
+    CHUNKS_MADE,
+    CHUNKS_REMOVED,
     CLOSED_TOP,
     KEYS_TOP,
     MAX_T,
@@ -117,9 +119,12 @@ class Both:
         meta, model = self.tables.meta, self.model
         expected = [
             model.keys_top, len(model.records), model.pair_bytes, model.alive, model.next_ref,
-            model.closed_top, model.mint, model.maxt,
+            model.closed_top, model.mint, model.maxt, model.chunks_made, model.chunks_removed,
         ]  # fmt: skip
-        places = (KEYS_TOP, PAIRS, PAIR_BYTES_TOP, ALIVE, NEXT_REF, CLOSED_TOP, MIN_T, MAX_T)
+        places = (
+            KEYS_TOP, PAIRS, PAIR_BYTES_TOP, ALIVE, NEXT_REF, CLOSED_TOP, MIN_T, MAX_T,
+            CHUNKS_MADE, CHUNKS_REMOVED,
+        )  # fmt: skip
         assert expected == [int(meta[place]) for place in places]
 
     def check_index(self):

@@ -87,16 +87,16 @@ def test_an_empty_head(tsdb):
 def test_a_rebuild_begins_the_count_anew(tsdb, monkeypatch):
     """Records of two generations are never mixed; without end it gives up."""
     send(tsdb, label_sets(20))
-    copied = cardinality_module._Count._open_chunks
+    top = cardinality_module._Count._top
     left = [2]
 
-    def rebuild(count):
+    def rebuild(count, *arguments):
         if left[0]:
             left[0] -= 1
             tsdb.jobs.run(lambda: IndexRebuild(tsdb.head).finish())
-        return copied(count)
+        return top(count, *arguments)
 
-    monkeypatch.setattr(cardinality_module._Count, "_open_chunks", rebuild)
+    monkeypatch.setattr(cardinality_module._Count, "_top", rebuild)
     assert cardinality(tsdb, 10).series == 20
     left[0] = 1000
     with pytest.raises(Unavailable):

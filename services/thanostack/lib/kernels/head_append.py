@@ -19,6 +19,7 @@ from thanostack.lib.kernels.head_series import NEVER
 from thanostack.lib.kernels.head_types import (
     CHUNK_BYTES_MAX,
     CHUNKS,
+    CHUNKS_MADE,
     CLOSED_TOP,
     EPOCH,
     FREE_SLAB,
@@ -263,6 +264,7 @@ def append_sample(head, r, t, value, chunk_range):
         store64(head.slabs, at, np.uint64(range_end(t, chunk_range)))
         store64(head.slabs, at + 8, np.uint64(t))
         start_chunk(head.slabs, at + SLAB_HEADER, row, t, value)
+        head.meta[CHUNKS_MADE] += 1
     else:
         used = SLAB_HEADER + ((np.int64(row.position) + 7) >> 3)
         if used + SLAB_SLACK > SLAB_BYTES[row.slab_class] and not _grow_slab(head, row):

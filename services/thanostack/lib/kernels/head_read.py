@@ -12,6 +12,8 @@ from thanostack.lib.kernels.head_append import free_slab
 from thanostack.lib.kernels.head_series import NEVER
 from thanostack.lib.kernels.head_types import (
     CHUNKS,
+    CHUNKS_MADE,
+    CHUNKS_REMOVED,
     CLOSED_TOP,
     HEAD,
     MIN_T,
@@ -187,6 +189,7 @@ def head_drop_before(head, mint):
         head.tails[r] = np.int32(kept)
         kept += 1
         lowest = min(lowest, chunk.mint)
+    head.meta[CHUNKS_REMOVED] += head.meta[CHUNKS] - kept
     head.meta[CHUNKS] = kept
     empty = np.int64(0)
     for r in range(head.meta[ROWS]):
@@ -197,6 +200,7 @@ def head_drop_before(head, mint):
             free_slab(head, row.slab, np.int64(row.slab_class))
             row.slab = np.int64(-1)
             row.count = np.uint8(0)
+            head.meta[CHUNKS_REMOVED] += 1
         if row.count > 0:
             lowest = min(lowest, np.int64(load64(head.slabs, row.slab + 8)))
         elif head.tails[r] < 0:
@@ -268,4 +272,5 @@ def head_attach_chunks(head, rows, mints, maxts, refs, lengths):
         if at == index and head.rows[r].count == 0:
             head.rows[r].last_t = maxts[k]
         count += 1
+    head.meta[CHUNKS_MADE] += count
     return count

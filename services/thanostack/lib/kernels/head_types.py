@@ -79,6 +79,7 @@ NEXT_REF, MAX_T, MIN_T, FREE_ROW, EPOCH, ALIVE, WIDTH = range(9, 16)
 FREE_SLAB = 16  # one list head a slab class, offset + 1
 FREE_POSTINGS = 32  # one list head a power of two, offset + 1
 SHARED = 19
+CHUNKS_MADE, CHUNKS_REMOVED = 20, 21  # since the head was made; open chunks count too
 SCRATCH = 64  # what a kernel notes for its own call: BLOCK numbers, or twice half as many
 BLOCK = 64
 META_SIZE = SCRATCH + BLOCK

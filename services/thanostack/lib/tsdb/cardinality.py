@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from thanostack.lib.foundation.errors import Unavailable
 from thanostack.lib.kernels import head_pairs
-from thanostack.lib.kernels.head_types import PAIRS, ROWS
+from thanostack.lib.kernels.head_types import PAIRS
 from thanostack.lib.model.label_runs import Int64Array, decode_run, uvarint
 from thanostack.lib.tsdb.head import Head
 from thanostack.lib.tsdb.tsdb import TSDB
@@ -95,7 +95,7 @@ class _Count:
             _IndexChangedError: if the generation is over.
         """
         records = self._copied(PAIRS, lambda head: head.tables.pairs)
-        chunks = self._in_job(lambda head: head.chunks) + self._open_chunks()
+        chunks = self._in_job(lambda head: head.chunks_made - head.chunks_removed)
         names = records["name"].astype(np.int64)
         pairs = np.flatnonzero((names >= 0) & (records["count"] > 0))
         owners, counts = names[pairs], records["count"][pairs].astype(np.int64)
@@ -138,10 +138,6 @@ class _Count:
             self._in_job(_Slice(table, at, min(at + SLICE, n))) for at in range(0, max(n, 1), SLICE)
         ]
         return np.concatenate(slices)
-
-    def _open_chunks(self) -> int:
-        counts = self._copied(ROWS, lambda head: head.tables.rows[["count", "key_bytes"]])
-        return int(np.count_nonzero((counts["count"] > 0) & (counts["key_bytes"] >= 0)))
 
     def _top(self, records: Int64Array, counts: Int64Array, limit: int) -> Counts:
         order = np.argsort(-counts, kind="stable")[:limit]

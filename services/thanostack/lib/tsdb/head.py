@@ -23,6 +23,8 @@ from thanostack.lib.kernels import head_append, head_pairs, head_read, head_seri
 from thanostack.lib.kernels.head_types import (
     ALIVE,
     CHUNKS,
+    CHUNKS_MADE,
+    CHUNKS_REMOVED,
     CLOSED_DTYPE,
     CLOSED_TOP,
     KEYS_TOP,
@@ -131,6 +133,7 @@ class Head:
 
     Attributes:
         unlogged: rows whose series record is not in the log yet.
+        chunks_placed: closed chunks written to their files so far.
         generation: of the index; rows and pair records of another generation mean other series.
     """
 
@@ -152,6 +155,7 @@ class Head:
         self.unlogged: list[Int64Array] = []
         self.generation = 0
         self._placed = 0
+        self.chunks_placed = 0
         self._rows_paged = 0
         self._fields = np.zeros(4 * LABELS_MAX, np.int64)
         self._canonical = np.zeros(1 << 16, np.uint8)
@@ -182,6 +186,16 @@ class Head:
     def chunks(self) -> int:
         """Return the number of closed chunks."""
         return int(self.tables.meta[CHUNKS])
+
+    @property
+    def chunks_made(self) -> int:
+        """Return the number of chunks begun or attached so far."""
+        return int(self.tables.meta[CHUNKS_MADE])
+
+    @property
+    def chunks_removed(self) -> int:
+        """Return the number of chunks forgotten so far; all others are in the head."""
+        return int(self.tables.meta[CHUNKS_REMOVED])
 
     @property
     def pending_bytes(self) -> int:
@@ -342,6 +356,7 @@ class Head:
         refs = self._files.append(tables.closed[:top], lengths)
         head_read.head_place_closed(tables, refs, self._placed)
         self._placed += pending
+        self.chunks_placed += pending
         if top > _FRAMES_KEPT:
             release(tables.closed, _FRAMES_KEPT, top)
         return pending

@@ -128,6 +128,8 @@ class HeadModel:
     alive: int = 0
     mint: int = NO_TIME
     maxt: int = NEVER
+    chunks_made: int = 0
+    chunks_removed: int = 0
 
     def fresh(self):
         """Return a model that shares the rows and has an empty index of its own."""
@@ -171,6 +173,7 @@ class HeadModel:
                 return False
         if row.open is None:
             row.open = OpenChunk(t, range_end(t, chunk_range))
+            self.chunks_made += 1
         row.open.append(t, value)
         row.last_t, row.last_v = t, value
         self.mint, self.maxt = min(self.mint, t), max(self.maxt, t)

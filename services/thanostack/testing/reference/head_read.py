@@ -78,13 +78,16 @@ def head_frame_lengths(head, first, lengths):
 
 def head_drop_before(head, mint):
     """Keep the chunks that reach mint."""
+    before = len(head.closed)
     head.closed = [chunk for chunk in head.closed if chunk.maxt >= mint]
+    head.chunks_removed += before - len(head.closed)
     starts, empty = [chunk.mint for chunk in head.closed], 0
     for r, row in enumerate(head.rows):
         if row.run is None:
             continue
         if row.open is not None and row.last_t < mint:
             row.open = None
+            head.chunks_removed += 1
         if row.open is not None:
             starts.append(row.open.mint)
         elif not head.chunks_of(r):
@@ -117,4 +120,5 @@ def head_attach_chunks(head, rows, mints, maxts, refs, lengths):
         if is_newest and row.open is None:
             row.last_t = maxt
         count += 1
+    head.chunks_made += count
     return count
