@@ -144,5 +144,8 @@ class Observer:
     def ended(self, call: FinishedCall) -> None:
         """Take note of one that has ended."""
 
+    def hit_bug(self) -> None:
+        """Take note of a handler that raised what it should not; the call ends with INTERNAL."""
+
 
 Report = Callable[[str, BaseException], None]

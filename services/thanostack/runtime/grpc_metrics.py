@@ -65,6 +65,15 @@ class GrpcMetrics(Observer):
             buckets=_BUCKETS,
             registry=registry,
         )
+        self._bugs = (
+            Counter(
+                "grpc_req_panics_recovered_total",
+                "Calls that hit a bug, and were answered with Internal.",
+                registry=registry,
+            )
+            if side == "server"
+            else None
+        )
         for method, handler in (handlers or {}).items():
             labels = _labels(method, is_stream=isinstance(handler, ServerStream))
             for metric in (self._started, self._received, self._sent, self._seconds):
@@ -91,6 +100,11 @@ class GrpcMetrics(Observer):
         self._received.labels(*labels).inc(call.n_received)
         self._sent.labels(*labels).inc(call.n_sent)
         self._seconds.labels(*labels).observe(call.duration_s)
+
+    def hit_bug(self) -> None:
+        """Count a bug that a call hit; of a server."""
+        if self._bugs is not None:
+            self._bugs.inc()
 
 
 class UnaryCalls:

@@ -182,4 +182,5 @@ class GrpcServer:
         return server
 
     def _report(self, name: str, error: BaseException) -> None:
+        self._observer.hit_bug()
         self._log.error("a gRPC method hit a bug", method=name, err=error, exc_info=error)

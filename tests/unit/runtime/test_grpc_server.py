@@ -51,12 +51,16 @@ class Service(Observer):
         self.closed = threading.Event()
         self.gate = threading.Event()
         self.n_pulled = 0
+        self.n_bugs = 0
 
     def started(self, method: str, *, is_stream: bool) -> None:
         self.begun.append((method, is_stream))
 
     def ended(self, call: FinishedCall) -> None:
         self.finished.append(call)
+
+    def hit_bug(self) -> None:
+        self.n_bugs += 1
 
     def echo(self, request: bytes, context: CallContext) -> bytes:
         self.contexts.append(context)
@@ -191,13 +195,13 @@ async def test_context(server: GrpcServer, service: Service) -> None:
 async def test_errors(
     server: GrpcServer, service: Service, error: Exception, code: str, text: str
 ) -> None:
-    """Our errors come out with their codes; only bugs are logged."""
+    """Our errors come out with their codes; only bugs are logged and counted."""
     service.error = error
     with capture_logs() as logs, pytest.raises(grpc.RpcError) as caught:
         await ask(server, lambda c: c.unary_unary(FAIL)(b"", timeout=5))
     assert caught.value.code().name == code
     assert text in caught.value.details()
-    assert len(logs) == isinstance(error, ZeroDivisionError)
+    assert len(logs) == service.n_bugs == isinstance(error, ZeroDivisionError)
     assert service.begun == [(FAIL, False)]
     assert [(FAIL, GrpcCode[code])] == [(call.method, call.code) for call in service.finished]
     assert [(1, 0)] == [(call.n_received, call.n_sent) for call in service.finished]

@@ -94,6 +94,9 @@ def test_grpc_calls_are_counted_as_upstream_names_them():
     assert registry.get_sample_value("grpc_server_handling_seconds_count", labels) == 1
     assert registry.get_sample_value("grpc_server_msg_received_total", labels) == 1
     assert registry.get_sample_value("grpc_server_msg_sent_total", labels) == 5
+    assert registry.get_sample_value("grpc_req_panics_recovered_total") == 0
+    grpc_metrics.hit_bug()
+    assert registry.get_sample_value("grpc_req_panics_recovered_total") == 1
 
 
 def test_grpc_methods_are_there_before_their_first_call():
