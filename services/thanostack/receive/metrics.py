@@ -9,24 +9,25 @@ Source: Thanos `pkg/receive/handler.go`, `multitsdb.go`; Prometheus `tsdb/head.g
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
+    HistogramMetricFamily,
     Metric,
     SummaryMetricFamily,
 )
 from prometheus_client.registry import Collector
 
 from thanostack.lib.foundation.ids import Tenant
-from thanostack.lib.tsdb.options import TSDBStats
+from thanostack.lib.tsdb.options import Distribution, TSDBStats
 from thanostack.receive.limit_metrics import LimitMetrics
 from thanostack.receive.service import Outcome
 from thanostack.runtime.metrics import OTHER_TENANTS, TENANTS_LABELLED_MAX, HTTPMetrics
 from thanostack.runtime.store_server_metrics import StoreServerMetrics
-from thanostack.runtime.tally import Tally, TallyHistogram
+from thanostack.runtime.tally import Tally, TallyHistogram, cumulative_buckets
 
 # Upstream: pkg/receive/handler.go, up to the forward timeout of 5 s.
 _DURATION_BUCKETS = (
@@ -137,6 +138,7 @@ class Stat(NamedTuple):
         is_counter: or a gauge.
         type_label: value of upstream's label `type`, empty where it has none.
         count_field: for a summary, the figure that counts what this one sums up.
+        spread: what a `Distribution` is exposed as.
     """
 
     metric: str
@@ -144,6 +146,7 @@ class Stat(NamedTuple):
     is_counter: bool = True
     type_label: str = ""
     count_field: str = ""
+    spread: Literal["", "summary", "histogram"] = ""
 
 
 _PREFIX: Final = "prometheus_tsdb_"
@@ -154,6 +157,12 @@ STATS: Final[Mapping[str, Stat]] = {
     "head_series_created": Stat(f"{_PREFIX}head_series_created", "Series created in the head."),
     "head_series_removed": Stat(f"{_PREFIX}head_series_removed", "Series removed in the head."),
     "head_chunks": Stat(f"{_PREFIX}head_chunks", "Chunks in the head.", is_counter=False),
+    "head_chunks_created": Stat(f"{_PREFIX}head_chunks_created", "Chunks begun in the head."),
+    "head_chunks_removed": Stat(f"{_PREFIX}head_chunks_removed", "Chunks removed from the head."),
+    "chunks_mapped": Stat(f"{_PREFIX}mmap_chunks", "Full chunks moved to chunks_head."),
+    "chunk_file_corruptions": Stat(
+        f"{_PREFIX}mmap_chunk_corruptions", "Corruptions found in chunks_head."
+    ),
     "head_min_time": Stat(
         f"{_PREFIX}head_min_time", "Oldest time of the head, ms.", is_counter=False
     ),
@@ -175,20 +184,56 @@ STATS: Final[Mapping[str, Stat]] = {
     "duplicate_conflicts": Stat(
         f"{_OURS}conflicting_samples", "Samples refused as another value is stored."
     ),
-    "head_truncations": Stat(f"{_PREFIX}head_truncations", "Truncations of the head."),
+    "head_truncations": Stat(f"{_PREFIX}head_truncations", "Truncations of the head attempted."),
+    "head_truncations_failed": Stat(
+        f"{_PREFIX}head_truncations_failed", "Truncations of the head that failed."
+    ),
     "head_gc_duration_s": Stat(
         f"{_PREFIX}head_gc_duration_seconds",
         "Runtime of garbage collection in the head.",
-        count_field="head_truncations",
+        spread="summary",
+    ),
+    "compactions_triggered": Stat(
+        f"{_PREFIX}compactions_triggered", "Times it was looked for blocks to cut."
     ),
     "compactions": Stat(f"{_PREFIX}compactions", "Blocks cut from the head."),
     "compactions_failed": Stat(f"{_PREFIX}compactions_failed", "Cuts of blocks that failed."),
-    "checkpoint_creations": Stat(f"{_PREFIX}checkpoint_creations", "Checkpoints made."),
+    "populating_block": Stat(
+        f"{_PREFIX}compaction_populating_block", "1 while a block is written.", is_counter=False
+    ),
+    "compaction_duration_s": Stat(
+        f"{_PREFIX}compaction_duration_seconds", "Duration of writing a block.", spread="histogram"
+    ),
+    "compaction_chunk_bytes": Stat(
+        f"{_PREFIX}compaction_chunk_size_bytes", "Size of chunks in blocks.", spread="histogram"
+    ),
+    "compaction_chunk_samples": Stat(
+        f"{_PREFIX}compaction_chunk_samples", "Samples of chunks in blocks.", spread="histogram"
+    ),
+    "compaction_chunk_range_s": Stat(
+        f"{_PREFIX}compaction_chunk_range_seconds",
+        "Time range of chunks in blocks.",
+        spread="histogram",
+    ),
+    "checkpoint_creations": Stat(f"{_PREFIX}checkpoint_creations", "Checkpoints attempted."),
     "checkpoint_creations_failed": Stat(
         f"{_PREFIX}checkpoint_creations_failed", "Checkpoints that failed."
     ),
-    "checkpoint_deletions": Stat(f"{_PREFIX}checkpoint_deletions", "Checkpoints deleted."),
-    "wal_truncations": Stat(f"{_PREFIX}wal_truncations", "Truncations of the log."),
+    "checkpoint_deletions": Stat(
+        f"{_PREFIX}checkpoint_deletions", "Deletions of old checkpoints attempted."
+    ),
+    "checkpoint_deletions_failed": Stat(
+        f"{_PREFIX}checkpoint_deletions_failed", "Deletions of old checkpoints that failed."
+    ),
+    "wal_truncations": Stat(f"{_PREFIX}wal_truncations", "Truncations of the log attempted."),
+    "wal_truncations_failed": Stat(
+        f"{_PREFIX}wal_truncations_failed", "Truncations of the log that failed."
+    ),
+    "wal_truncate_duration_s": Stat(
+        f"{_PREFIX}wal_truncate_duration_seconds",
+        "Duration of truncations of the log.",
+        spread="summary",
+    ),
     "wal_corruptions": Stat(f"{_PREFIX}wal_corruptions", "Corruptions found in the log."),
     "wal_fsyncs": Stat(f"{_OURS}wal_fsyncs", "Syncs of the log to disk."),
     "wal_fsync_duration_s": Stat(
@@ -214,15 +259,39 @@ STATS: Final[Mapping[str, Stat]] = {
         f"{_OURS}unreadable_blocks", "Blocks left out as they are damaged.", is_counter=False
     ),
     "blocks_bytes": Stat(f"{_PREFIX}storage_blocks_bytes", "Size of all blocks.", is_counter=False),
+    "symbol_table_bytes": Stat(
+        f"{_PREFIX}symbol_table_size_bytes",
+        "Memory that the symbol tables of blocks take.",
+        is_counter=False,
+    ),
+    "reloads": Stat(f"{_PREFIX}reloads", "Times that blocks were opened or deleted."),
+    "reloads_failed": Stat(
+        f"{_PREFIX}reloads_failures", "Times that blocks could not be opened or deleted."
+    ),
     "lowest_timestamp": Stat(
         f"{_PREFIX}lowest_timestamp", "Oldest time that is stored, ms.", is_counter=False
     ),
-    "retention_deletions": Stat(f"{_PREFIX}time_retentions", "Blocks deleted for their age."),
-    "size_retention_deletions": Stat(
-        f"{_PREFIX}size_retentions", "Blocks deleted for the size of all."
+    "time_retentions": Stat(
+        f"{_PREFIX}time_retentions", "Times that blocks were deleted for their age."
+    ),
+    "size_retentions": Stat(
+        f"{_PREFIX}size_retentions", "Times that blocks were deleted for the size of all."
+    ),
+    "retention_limit_bytes": Stat(
+        f"{_PREFIX}retention_limit_bytes", "Most bytes that are kept; 0 = any.", is_counter=False
+    ),
+    "retention_limit_s": Stat(
+        f"{_PREFIX}retention_limit_seconds",
+        "How long blocks are kept; 0 = always.",
+        is_counter=False,
     ),
     "replay_duration_s": Stat(
         f"{_PREFIX}data_replay_duration_seconds", "Duration of the replay.", is_counter=False
+    ),
+    "clean_start": Stat(
+        f"{_PREFIX}clean_start",
+        "-1: there is no lock file; 0: a previous process left its own; 1: it left none.",
+        is_counter=False,
     ),
     "replay_unknown_refs": Stat(
         f"{_OURS}replay_unknown_refs", "Samples in the log without their series."
@@ -230,7 +299,7 @@ STATS: Final[Mapping[str, Stat]] = {
 }
 """Every figure of a TSDB and the metric it is; a test compares it with `TSDBStats`."""
 
-_Family = GaugeMetricFamily | CounterMetricFamily | SummaryMetricFamily
+_Family = GaugeMetricFamily | CounterMetricFamily | SummaryMetricFamily | HistogramMetricFamily
 
 
 class TSDBCollector(Collector):
@@ -269,6 +338,8 @@ class TSDBCollector(Collector):
 
 def _family(name: str, stat: Stat, tenants: Mapping[Tenant, TSDBStats]) -> _Family:
     labels = ["type", "tenant"] if stat.type_label else ["tenant"]
+    if stat.spread:
+        return _spread_family(name, stat, tenants)
     if stat.count_field:
         summary = SummaryMetricFamily(stat.metric, stat.help, labels=labels)
         for tenant, figures in tenants.items():
@@ -281,3 +352,17 @@ def _family(name: str, stat: Stat, tenants: Mapping[Tenant, TSDBStats]) -> _Fami
         values = [stat.type_label, tenant] if stat.type_label else [tenant]
         family.add_metric(values, float(getattr(figures, name)))
     return family
+
+
+def _spread_family(name: str, stat: Stat, tenants: Mapping[Tenant, TSDBStats]) -> _Family:
+    spreads: dict[str, Distribution] = {t: getattr(figures, name) for t, figures in tenants.items()}
+    if stat.spread == "summary":
+        summary = SummaryMetricFamily(stat.metric, stat.help, labels=["tenant"])
+        for tenant, spread in spreads.items():
+            summary.add_metric([tenant], sum(spread.counts), spread.total)
+        return summary
+    histogram = HistogramMetricFamily(stat.metric, stat.help, labels=["tenant"])
+    for tenant, spread in spreads.items():
+        buckets = cumulative_buckets(spread.bounds, spread.counts)
+        histogram.add_metric([tenant], buckets, spread.total)
+    return histogram

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import HistogramMetricFamily, Metric
@@ -88,10 +89,16 @@ class TallyHistogram(Collector):
             children = list(self._children.items())
         for values, tally in children:
             counts, total = tally.snapshot()
-            buckets, cumulative = [], 0
-            for bound, count in zip((*self._bounds, float("inf")), counts, strict=True):
-                cumulative += count
-                name = floatToGoString(bound)  # type: ignore[no-untyped-call]
-                buckets.append((name, float(cumulative)))
-            family.add_metric(values, buckets, total)
+            family.add_metric(values, cumulative_buckets(self._bounds, counts), total)
         yield family
+
+
+def cumulative_buckets(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
+    """Return (bound, values up to it) as a histogram family wants them.
+
+    Args:
+        bounds: ascending, without infinity.
+        counts: of each bucket, not cumulative; one more than bounds.
+    """
+    names = [floatToGoString(bound) for bound in (*bounds, float("inf"))]  # type: ignore[no-untyped-call]
+    return list(zip(names, map(float, accumulate(counts)), strict=True))

@@ -24,6 +24,8 @@ def test_storage_is_read_when_someone_scrapes():
     tenants["a"] = TSDBStats(
         head_series=5, samples_appended=7, wal_fsyncs=2, wal_fsync_duration_s=0.5, blocks_bytes=9
     )
+    tenants["a"].head_gc_duration_s.observe([0.25, 0.5])
+    tenants["a"].compaction_duration_s.observe([3, 5])
     text = generate_latest(registry).decode()
     for line in (
         'prometheus_tsdb_head_series{tenant="a"} 5.0',
@@ -31,6 +33,12 @@ def test_storage_is_read_when_someone_scrapes():
         'prometheus_tsdb_wal_fsync_duration_seconds_count{tenant="a"} 2.0',
         'prometheus_tsdb_wal_fsync_duration_seconds_sum{tenant="a"} 0.5',
         'prometheus_tsdb_storage_blocks_bytes{tenant="a"} 9.0',
+        'prometheus_tsdb_head_gc_duration_seconds_count{tenant="a"} 2.0',
+        'prometheus_tsdb_head_gc_duration_seconds_sum{tenant="a"} 0.75',
+        'prometheus_tsdb_compaction_duration_seconds_bucket{le="4.0",tenant="a"} 1.0',
+        'prometheus_tsdb_compaction_duration_seconds_bucket{le="+Inf",tenant="a"} 2.0',
+        'prometheus_tsdb_compaction_duration_seconds_sum{tenant="a"} 8.0',
+        'prometheus_tsdb_reloads_failures_total{tenant="a"} 0.0',
         "thanostack_receive_tenants 1.0",
         "thanostack_receive_quarantined_tenants 1.0",
     ):

@@ -346,7 +346,9 @@ def test_retention(tmp_path):
     Maintenance(tsdb).run()
     assert len(blocks_of(tsdb)) == 2
     assert len([path for path in tmp_path.iterdir() if len(path.name) >= 26]) == 2
-    assert tsdb.counters.retention_deletions == count - 2
+    stats = tsdb.stats()
+    assert (1, 1) == (stats.time_retentions, stats.size_retentions)
+    assert (room, 0) == (stats.retention_limit_bytes, stats.retention_limit_s)
     tsdb.close()
 
 

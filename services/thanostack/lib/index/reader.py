@@ -87,6 +87,11 @@ class IndexReader:
         """Return the number of symbols."""
         return len(self._symbols)
 
+    @property
+    def symbol_table_bytes(self) -> int:
+        """Return the memory that finding symbols takes; their text is mapped."""
+        return self._symbols.offsets.nbytes
+
     def names(self) -> list[bytes]:
         """Return the label names, ascending."""
         return self._table.names()

@@ -9,7 +9,9 @@ Source: Prometheus `tsdb/db.go` (open, reload, retention); docs/formats/block.md
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +54,8 @@ class BlockList:
     Attributes:
         readers: the blocks that serve.
         unreadable: those that do not.
+        reloads: times that blocks were opened or deleted, this opening included.
+        reloads_failed: of these, how often one could not be.
     """
 
     def __init__(self, folder: Path, report: Report) -> None:
@@ -65,6 +69,7 @@ class BlockList:
             elif path.is_dir() and len(path.name) == _ULID_LENGTH and path.name.isalnum():
                 found += self._open(path)
         self._set(found)
+        self.reloads, self.reloads_failed = 1, int(len(self.unreadable) > 0)
 
     @property
     def mint(self) -> int:
@@ -82,16 +87,24 @@ class BlockList:
         readable = sum(block.size_bytes for block in self.readers)
         return readable + sum(block.size_bytes for block in self.unreadable)
 
+    @property
+    def symbol_table_bytes(self) -> int:
+        """Return the memory that the symbol tables of the open blocks take."""
+        return sum(block.index.symbol_table_bytes for block in self.readers)
+
     def add(self, path: Path) -> None:
         """Open a new block and let readers see it.
 
         Raises:
             BlockCorrupt, IndexCorrupt: if it does not open.
         """
-        self._set([*self.readers, BlockReader(path)])
+        with self._reload():
+            self._set([*self.readers, BlockReader(path)])
 
-    def expired(self, retention_ms: int, retention_bytes: int, other_bytes: int) -> list[str]:
-        """Return the names of the blocks that retention wants gone, the newest first.
+    def expired(
+        self, retention_ms: int, retention_bytes: int, other_bytes: int
+    ) -> tuple[list[str], list[str]]:
+        """Return the names of the blocks that are too old, and of others beyond the size.
 
         An unreadable block goes when its time comes; one without a time counts, and stays.
 
@@ -104,23 +117,35 @@ class BlockList:
         blocks = [(b.meta.maxt, b.size_bytes, str(b.meta.ulid)) for b in self.readers]
         blocks += [(b.maxt, b.size_bytes, b.name) for b in self.unreadable if b.is_dated]
         size = other_bytes + sum(b.size_bytes for b in self.unreadable if not b.is_dated)
-        expired = []
+        too_old: list[str] = []
+        too_much: list[str] = []
         for maxt, size_bytes, name in sorted(blocks, key=lambda block: -block[0]):
             size += size_bytes
-            too_old = retention_ms and self.maxt - maxt >= retention_ms
-            if too_old or (retention_bytes and size > retention_bytes):
-                expired.append(name)
-        return expired
+            if retention_ms and self.maxt - maxt >= retention_ms:
+                too_old.append(name)
+            elif retention_bytes and size > retention_bytes:
+                too_much.append(name)
+        return too_old, too_much
 
     def delete(self, names: list[str]) -> None:
         """Take blocks from the readers' list, then from the disk."""
         gone = set(names)
         self._set([block for block in self.readers if block.meta.ulid not in gone])
         self.unreadable = tuple(block for block in self.unreadable if block.name not in gone)
-        for name in gone:
-            doomed = self._folder / f"{name}.tmp-for-deletion"
-            (self._folder / name).rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+        with self._reload():
+            for name in gone:
+                doomed = self._folder / f"{name}.tmp-for-deletion"
+                (self._folder / name).rename(doomed)
+                shutil.rmtree(doomed, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _reload(self) -> Iterator[None]:
+        self.reloads += 1
+        try:
+            yield
+        except BaseException:
+            self.reloads_failed += 1
+            raise
 
     def _open(self, path: Path) -> list[BlockReader]:
         try:

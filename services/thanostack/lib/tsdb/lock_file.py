@@ -22,10 +22,14 @@ class LockFile:
     Raises:
         DirectoryLocked: if another process holds it.
         StorageUnwritable: if the folder cannot be written.
+
+    Attributes:
+        was_left: whether the file was there: its last holder did not end by itself.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "lock"
+        self.was_left = self._path.exists()
         self._fd = self._lock(folder)
         # Who holds it is a help for people; a full disk must not keep the tenant shut.
         with contextlib.suppress(OSError):

@@ -18,11 +18,12 @@ from collections.abc import Callable
 import numpy as np
 from ulid import ULID
 
-from thanostack.lib.foundation.errors import StorageUnwritable, ThanostackError
+from thanostack.lib.foundation.errors import StorageUnwritable, ThanostackError, WALCorrupt
 from thanostack.lib.foundation.ids import BlockId
 from thanostack.lib.kernels.head_append import range_end
 from thanostack.lib.model.label_runs import BoolArray
 from thanostack.lib.model.queryable import SeriesQuery
+from thanostack.lib.model.series import SeriesBatch
 from thanostack.lib.tsdb.block_writer import BlockWriter
 from thanostack.lib.tsdb.head import IndexRebuild, UInt64Array
 from thanostack.lib.tsdb.head_reader import HeadReader, Reader
@@ -49,6 +50,7 @@ class Maintenance:
         with self._tsdb.maintenance:
             if self._tsdb.is_closed:
                 return
+            self._tsdb.counters.compactions_triggered += 1
             if not self._try(self._cut_what_is_due):
                 self._tsdb.counters.compactions_failed += 1
             # Also when a cut fails: on a full disk this is what makes room.
@@ -89,7 +91,11 @@ class Maintenance:
         assert tsdb.refusal, "refuse writes first"
         with tsdb.maintenance:
             while not tsdb.is_closing and tsdb.head.maxt >= tsdb.head.mint and is_wanted():
-                self._cut(min(self._range_end(), tsdb.head.maxt + 1))
+                try:
+                    self._cut(min(self._range_end(), tsdb.head.maxt + 1))
+                except BaseException:
+                    tsdb.counters.compactions_failed += 1
+                    raise
 
     def _range_end(self) -> int:
         """Return the end of the range that the oldest sample is in, ms, exclusive."""
@@ -101,12 +107,33 @@ class Maintenance:
         tsdb.jobs.run(lambda: self._close_time(maxt))
         if tsdb.blocks.maxt < maxt:
             # Otherwise an earlier run wrote it and could not go on.
-            self._write_block(mint, maxt)
-        tsdb.readers.retire(self._patience_s)
-        tsdb.jobs.run(lambda: self._truncate_head(maxt))
-        self._forget_series()
-        tsdb.jobs.run(lambda: self._truncate_chunk_files(maxt))
+            self._populate_block(mint, maxt)
+        self._shrink_head(maxt)
         self._truncate_log(maxt)
+
+    def _populate_block(self, mint: int, maxt: int) -> None:
+        counters, started_s = self._tsdb.counters, self._tsdb.clock.monotonic_s()
+        counters.populating_block = 1
+        try:
+            self._write_block(mint, maxt)
+        finally:
+            counters.populating_block = 0
+        counters.compaction_duration_s.observe([self._tsdb.clock.monotonic_s() - started_s])
+
+    def _shrink_head(self, maxt: int) -> None:
+        """Drop from head and head chunks what the block has, once its readers are gone."""
+        tsdb, counters = self._tsdb, self._tsdb.counters
+        counters.head_truncations += 1
+        try:
+            tsdb.readers.retire(self._patience_s)
+            started_s = tsdb.clock.monotonic_s()
+            tsdb.jobs.run(lambda: self._truncate_head(maxt))
+            self._forget_series()
+            counters.head_gc_duration_s.observe([tsdb.clock.monotonic_s() - started_s])
+            tsdb.jobs.run(lambda: self._truncate_chunk_files(maxt))
+        except BaseException:
+            counters.head_truncations_failed += 1
+            raise
 
     def _close_time(self, maxt: int) -> None:
         """Refuse samples before maxt from now on: the block will not have them."""
@@ -123,6 +150,7 @@ class Maintenance:
             for batch in HeadReader(tsdb, Reader(0)).series(SeriesQuery((), mint, maxt - 1)):
                 writer.write(batch)
                 series += len(batch)
+                self._measure_chunks(batch)
             if series == 0:
                 writer.abort()
                 return
@@ -134,11 +162,19 @@ class Maintenance:
         tsdb.counters.compactions += 1
         tsdb.report("cut a block from the head", {"block": ulid, "series": series})
 
+    def _measure_chunks(self, batch: SeriesBatch) -> None:
+        counters, chunks = self._tsdb.counters, batch.chunks
+        starts = chunks["start"]
+        counters.compaction_chunk_bytes.observe(chunks["length"])
+        # The count is what a chunk begins with, u16 big-endian.
+        samples = batch.data[starts].astype(np.int64) << 8 | batch.data[starts + 1]
+        counters.compaction_chunk_samples.observe(samples)
+        counters.compaction_chunk_range_s.observe((chunks["maxt"] - chunks["mint"]) / 1000)
+
     def _truncate_head(self, maxt: int) -> None:
         tsdb = self._tsdb
         tsdb.head.flush_closed()
         self._empty_series = tsdb.head.drop_before(maxt)
-        tsdb.counters.head_truncations += 1
 
     def _truncate_chunk_files(self, mint: int) -> None:
         self._tsdb.chunk_files.truncate(mint)
@@ -174,30 +210,43 @@ class Maintenance:
         def keep(refs: UInt64Array) -> BoolArray:
             return _is_in(alive, refs) | _is_in(late, refs)
 
+        started_s = tsdb.clock.monotonic_s()
+        tsdb.counters.checkpoint_creations += 1
         try:
             write_checkpoint(
                 tsdb.wal.folder, first, last, keep=keep, mint=mint, options=tsdb.wal.options
             )
-        except ThanostackError:
+        except ThanostackError as error:
             tsdb.counters.checkpoint_creations_failed += 1
+            tsdb.counters.wal_corruptions += isinstance(error, WALCorrupt)
             raise
-        tsdb.counters.checkpoint_creations += 1
         tsdb.wal.truncate(last + 1)
-        tsdb.counters.wal_truncations += 1
-        delete_checkpoints(tsdb.wal.folder, last)
-        tsdb.counters.checkpoint_deletions += 1
+        self._delete_checkpoints(last)
+        tsdb.counters.wal_truncate_duration_s.observe([tsdb.clock.monotonic_s() - started_s])
         tsdb.wal_expiries = {ref: s for ref, s in tsdb.wal_expiries.items() if s > last}
         tsdb.wal_aliases = {ref: t for ref, t in tsdb.wal_aliases.items() if t >= mint}
+
+    def _delete_checkpoints(self, before: int) -> None:
+        counters = self._tsdb.counters
+        counters.checkpoint_deletions += 1
+        try:
+            delete_checkpoints(self._tsdb.wal.folder, before)
+        except OSError:
+            counters.checkpoint_deletions_failed += 1
+            raise
 
     def enforce_retention(self) -> None:
         """Delete blocks that are too old or beyond the size bound."""
         tsdb = self._tsdb
         options = tsdb.options
         other = tsdb.wal.size_bytes + tsdb.chunk_files.size_bytes
-        expired = tsdb.blocks.expired(options.retention_ms, options.retention_bytes, other)
-        if expired:
+        too_old, too_much = tsdb.blocks.expired(
+            options.retention_ms, options.retention_bytes, other
+        )
+        if expired := too_old + too_much:
             tsdb.blocks.delete(expired)
-            tsdb.counters.retention_deletions += len(expired)
+            tsdb.counters.time_retentions += bool(too_old)
+            tsdb.counters.size_retentions += bool(too_much)
             tsdb.report("deleted blocks beyond retention", {"blocks": ", ".join(expired)})
 
 

@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from thanostack.lib.foundation.units import DAY_MS, HOUR_MS
 
 Report = Callable[[str, Mapping[str, Any]], None]
@@ -110,6 +113,36 @@ class WriteResult:
 
 
 @dataclass(slots=True)
+class Distribution:
+    """How values are spread: counts between bounds.
+
+    Args:
+        bounds: upper bounds, inclusive, ascending; a last bucket holds what is above.
+            With none only the number of values and their sum are kept.
+        counts: one more than bounds, not cumulative.
+        total: the sum of all values.
+    """
+
+    bounds: tuple[float, ...]
+    counts: list[int] = field(default_factory=list)
+    total: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.counts = self.counts or [0] * (len(self.bounds) + 1)
+
+    def observe(self, values: npt.ArrayLike) -> None:
+        """Count values: [n] of any number type."""
+        array = np.asarray(values, np.float64)
+        found = np.bincount(np.searchsorted(self.bounds, array), minlength=len(self.counts))
+        self.counts = [a + b for a, b in zip(self.counts, found.tolist(), strict=True)]
+        self.total += float(array.sum())
+
+
+def _growing(first: float, factor: float, n: int) -> Callable[[], Distribution]:
+    return lambda: Distribution(tuple(first * factor**k for k in range(n)))
+
+
+@dataclass(slots=True)
 class TSDBStats:
     """Plain figures of one tenant, for `prometheus_tsdb_*` metrics; counters only rise."""
 
@@ -117,6 +150,10 @@ class TSDBStats:
     head_series_created: int = 0
     head_series_removed: int = 0
     head_chunks: int = 0
+    head_chunks_created: int = 0
+    head_chunks_removed: int = 0
+    chunks_mapped: int = 0
+    chunk_file_corruptions: int = 0
     head_min_time: int = 0
     head_max_time: int = 0
     samples_appended: int = 0
@@ -125,13 +162,23 @@ class TSDBStats:
     too_far_in_future_samples: int = 0
     duplicate_conflicts: int = 0
     head_truncations: int = 0
-    head_gc_duration_s: float = 0.0
+    head_truncations_failed: int = 0
+    head_gc_duration_s: Distribution = field(default_factory=lambda: Distribution(()))
+    compactions_triggered: int = 0
     compactions: int = 0
     compactions_failed: int = 0
+    populating_block: int = 0
+    compaction_duration_s: Distribution = field(default_factory=_growing(1, 2, 14))
+    compaction_chunk_bytes: Distribution = field(default_factory=_growing(32, 1.5, 12))
+    compaction_chunk_samples: Distribution = field(default_factory=_growing(4, 1.5, 12))
+    compaction_chunk_range_s: Distribution = field(default_factory=_growing(100, 4, 10))
     checkpoint_creations: int = 0
     checkpoint_creations_failed: int = 0
     checkpoint_deletions: int = 0
+    checkpoint_deletions_failed: int = 0
     wal_truncations: int = 0
+    wal_truncations_failed: int = 0
+    wal_truncate_duration_s: Distribution = field(default_factory=lambda: Distribution(()))
     wal_corruptions: int = 0
     wal_fsyncs: int = 0
     wal_fsync_duration_s: float = 0.0
@@ -144,8 +191,14 @@ class TSDBStats:
     blocks_loaded: int = 0
     blocks_unreadable: int = 0
     blocks_bytes: int = 0
+    symbol_table_bytes: int = 0
+    reloads: int = 0
+    reloads_failed: int = 0
     lowest_timestamp: int = 0
-    retention_deletions: int = 0
-    size_retention_deletions: int = 0
+    time_retentions: int = 0
+    size_retentions: int = 0
+    retention_limit_bytes: int = 0
+    retention_limit_s: float = 0.0
     replay_duration_s: float = 0.0
+    clean_start: int = -1
     replay_unknown_refs: int = 0

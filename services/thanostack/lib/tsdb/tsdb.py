@@ -105,6 +105,7 @@ class TSDB:
         except OSError as error:
             raise StorageUnwritable(f"{folder}: {error.strerror}") from error
         self._lock = None if options.no_lockfile else LockFile(folder)
+        self.counters.clean_start = -1 if self._lock is None else int(not self._lock.was_left)
         try:
             self._open()
         except BaseException as error:
@@ -122,6 +123,8 @@ class TSDB:
         table = load_chunks_head(self.folder / "chunks_head")
         for text in table.set_aside:
             self.report("set aside damaged head chunks; the log has their samples", {"what": text})
+        # A torn end counts, as upstream counts it.
+        self.counters.chunk_file_corruptions = int(bool(table.set_aside or table.torn_bytes))
         self.chunk_files = ChunksHeadWriter(self.folder / "chunks_head", known=table)
         head_options = HeadOptions(self.options.min_block_ms, self.options.series_max)
         self.head = Head(head_options, self.chunk_files)
@@ -386,18 +389,29 @@ class TSDB:
     def stats(self) -> TSDBStats:
         """Return the current figures; the object is refreshed by each call."""
         counters, wal = self.counters, self.wal.counters
-        counters.head_series, counters.head_chunks = self.head.series, self.head.chunks
-        counters.head_min_time, counters.head_max_time = self.head.mint, self.head.maxt
+        head, blocks = self.head, self.blocks
+        counters.head_series = head.series
+        counters.head_chunks_created = head.chunks_made
+        counters.head_chunks_removed = head.chunks_removed
+        counters.head_chunks = counters.head_chunks_created - counters.head_chunks_removed
+        counters.chunks_mapped = head.chunks_placed
+        counters.head_min_time, counters.head_max_time = head.mint, head.maxt
         counters.wal_fsyncs, counters.wal_fsync_duration_s = wal.fsyncs, wal.fsync_ns / 1e9
         counters.wal_page_flushes = wal.page_flushes
         counters.wal_completed_pages = wal.pages_completed
         counters.wal_writes_failed = wal.writes_failed
+        counters.wal_truncations = wal.truncations
+        counters.wal_truncations_failed = wal.truncations_failed
         counters.wal_segment_current = self.wal.current_segment
         counters.wal_storage_size_bytes = self.wal.size_bytes
         counters.head_chunks_storage_size_bytes = self.chunk_files.size_bytes
-        counters.blocks_loaded = len(self.blocks.readers)
-        counters.blocks_unreadable = len(self.blocks.unreadable)
-        counters.blocks_bytes = self.blocks.size_bytes
+        counters.blocks_loaded = len(blocks.readers)
+        counters.blocks_unreadable = len(blocks.unreadable)
+        counters.blocks_bytes = blocks.size_bytes
+        counters.symbol_table_bytes = blocks.symbol_table_bytes
+        counters.reloads, counters.reloads_failed = blocks.reloads, blocks.reloads_failed
+        counters.retention_limit_bytes = self.options.retention_bytes
+        counters.retention_limit_s = self.options.retention_ms / 1000
         counters.lowest_timestamp = self.time_range()[0]
         return counters
 
