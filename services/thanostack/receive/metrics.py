@@ -294,7 +294,9 @@ STATS: Final[Mapping[str, Stat]] = {
         is_counter=False,
     ),
     "replay_unknown_refs": Stat(
-        f"{_OURS}replay_unknown_refs", "Samples in the log without their series."
+        f"{_PREFIX}wal_replay_unknown_refs",
+        "Samples in the log without their series.",
+        type_label="samples",
     ),
 }
 """Every figure of a TSDB and the metric it is; a test compares it with `TSDBStats`."""
