@@ -103,6 +103,17 @@ def test_failed_flush(tmp_path):
     tsdb.close()
 
 
+def test_flushed(tmp_path):
+    """Of a head that was flushed no chunk is left, and every chunk that was made was removed."""
+    tsdb = filled(tmp_path)
+    tsdb.refuse_writes("flushed")
+    Maintenance(tsdb).flush()
+    stats = tsdb.stats()
+    assert (0, stats.head_chunks_created) == (stats.head_chunks, stats.head_chunks_removed)
+    assert stats.head_chunks_created == sum(b.meta.stats.chunks for b in tsdb.blocks.readers)
+    tsdb.close()
+
+
 def test_starts(tmp_path):
     """A lock that was left and head chunks that are damaged are seen at the next start."""
     tsdb = opened(tmp_path / "a")

@@ -29,7 +29,7 @@ class LockFile:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "lock"
-        self.was_left = self._path.exists()
+        self.was_left = False
         self._fd = self._lock(folder)
         # Who holds it is a help for people; a full disk must not keep the tenant shut.
         with contextlib.suppress(OSError):
@@ -38,6 +38,7 @@ class LockFile:
 
     def _lock(self, folder: Path) -> int:
         while True:
+            self.was_left = self._path.exists()
             try:
                 fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             except OSError as error:
