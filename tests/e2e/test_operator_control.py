@@ -217,6 +217,32 @@ def test_deleted_children_come_back_and_foreign_edits_go(stack: Stack):
     assert "spec.replicas" in events
 
 
+def test_what_others_add_is_told_and_stays(stack: Stack):
+    """A variable is named with its manager, once; a restart and defaults are no additions."""
+    stack.apply()
+    stack.await_ready()
+    here = f"--namespace={stack.namespace}"
+    stack.kubectl("rollout", "restart", "deployment/x-receive", here)
+    stack.kubectl("set", "env", "deployment/x-query", "FOO=1", here)
+    condition = stack.await_condition("NoDrift", "False")
+    assert condition["reason"] == "ForeignFields"
+    variable = "Deployment x-query: spec.template.spec.containers[thanos-query].env[FOO]"
+    assert condition["message"] == f"{variable} was added by kubectl-set; it stays"
+    stack.await_ready()
+    versions = ("get", "thanosstack/x", "deployment/x-query", here,
+                "--output=jsonpath={.items[*].metadata.resourceVersion}")  # fmt: skip
+    before = stack.kubectl(*versions)
+    stack.annotate("service", "x-query", some="thing")  # an event that asks for a pass
+    time.sleep(2)
+    assert stack.kubectl(*versions) == before
+    told = stack.kubectl(
+        "get", "events", here, "--field-selector=reason=ForeignFields", "--output=name"
+    )
+    assert len(told.split()) == 1
+    stack.kubectl("set", "env", "deployment/x-query", "FOO-", here)
+    stack.await_condition("NoDrift", "True")
+
+
 def test_a_missing_secret_is_named_and_nothing_changes(stack: Stack):
     stack.apply()
     stack.await_ready()

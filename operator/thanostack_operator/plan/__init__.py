@@ -6,6 +6,7 @@
     scaling   replicas of each ring                drains    whether an ingestor may go
     workload  how each component is                rollout   which one may change its pods
     changes   what to apply and to prune           comparison  whether live is as desired
+    additions what others added to objects
     deletion  what a stack does before it goes     singleton which compactor may run
     status    the whole status                     conditions  of it, and events that tell of flips
     times     timers that outlive the operator

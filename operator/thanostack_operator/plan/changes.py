@@ -23,6 +23,7 @@ from thanostack_operator.manifests.names import (
 )
 from thanostack_operator.manifests.stack_objects import desired_objects
 
+from .additions import Addition, additions
 from .comparison import Drift, differences, drifts, stamped
 from .contests import Contests, is_contested, may_try
 from .observed import Observed, Ref, dig, items_of
@@ -35,6 +36,9 @@ from .times import Timers, seconds
 from .workload import Component, is_rolling
 
 _DRIFT_TOLD_MAX = 20
+# Bound: that many of that length fit the message of a condition, so that each is told once.
+_ADDITIONS_TOLD_MAX = 20
+_ADDITION_TEXT_MAX = 200
 
 Targets = dict[tuple[str, str], Object]
 
@@ -184,6 +188,17 @@ def _compare(
     del changes.contested[_DRIFT_TOLD_MAX:]
 
 
+def additions_of(stack: ThanosStack, targets: Targets, observed: Observed) -> list[str]:
+    """Return what others added to the stack's objects, one sentence each."""
+    texts = [
+        _addition_text((ref.kind, ref.name), addition)
+        for ref, live in sorted(observed.objects.items(), key=lambda item: item[0])
+        if (ref.kind, ref.name) in targets and is_owned(stack, live)
+        for addition in additions(targets[ref.kind, ref.name], live)
+    ]
+    return texts[:_ADDITIONS_TOLD_MAX]
+
+
 def owned_of(stack: ThanosStack, observed: Observed) -> list[Ref]:
     """Return the live objects that are this stack's."""
     return [ref for ref, live in observed.objects.items() if is_owned(stack, live)]
@@ -221,6 +236,11 @@ def _drift_text(key: tuple[str, str], drift: Drift) -> str:
     )
 
 
+def _addition_text(key: tuple[str, str], addition: Addition) -> str:
+    what, whose = f"{key[0]} {key[1]}: {addition.name}", f" was added by {addition.manager}; "
+    return _short(what + whose, _ADDITION_TEXT_MAX - 8) + "it stays"
+
+
 def _contest_text(key: tuple[str, str], drift: Drift) -> str:
     difference = drift.difference
     return (
@@ -230,9 +250,9 @@ def _contest_text(key: tuple[str, str], drift: Drift) -> str:
     )
 
 
-def _short(value: object) -> str:
+def _short(value: object, length_max: int = 80) -> str:
     text = "nothing" if value is None else str(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return text if len(text) <= length_max else text[: length_max - 3] + "..."
 
 
 def _why_hashrings_move(

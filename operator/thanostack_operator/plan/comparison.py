@@ -78,7 +78,17 @@ class Difference:
     @property
     def name(self) -> str:
         """Return the path as people write it."""
-        return ".".join(self.path).replace(".[", "[")
+        return written(self.path)
+
+
+def written(path: Path) -> str:
+    """Return a path as people write it.
+
+    Example:
+        >>> written(("spec", "ports", "[80]", "name"))
+        'spec.ports[80].name'
+    """
+    return ".".join(path).replace(".[", "[")
 
 
 @dataclass(frozen=True)

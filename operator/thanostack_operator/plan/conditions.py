@@ -63,6 +63,11 @@ def _former(stack: ThanosStack) -> dict[str, Mapping[str, Any]]:
     return {str(item.get("type")): item for item in items_of(stack.status, "conditions")}
 
 
+def is_told(stack: ThanosStack, condition: str, text: str) -> bool:
+    """Return whether the message of a condition has a text already."""
+    return text in str(_former(stack).get(condition, {}).get("message", ""))
+
+
 def _condition(
     claim: Claim, former: Mapping[str, Any] | None, generation: int, now: float
 ) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from __future__ import annotations
 from thanostack_operator.api.stack import ThanosStack
 from thanostack_operator.manifests.names import receive_name
 
-from .changes import Changes, changes_of, owned_of, targets_of
+from .changes import Changes, additions_of, changes_of, owned_of, targets_of
 from .checks import fixed_field_problems, spec_problems
-from .conditions import flips
+from .conditions import flips, is_told
 from .deletion import delete, finalizers
 from .observed import Observed, items_of
 from .outcome import Action, Event, Plan, TouchPod, Waiting
@@ -26,7 +26,7 @@ from .published import annotation_of, read_published
 from .ring import RingStep, ring_step
 from .scaling import Scaling, scale
 from .shrinking import hidden_history
-from .status import Findings, status_of
+from .status import FOREIGN_FIELDS, Findings, status_of
 from .times import Timers
 from .workload import components
 
@@ -60,6 +60,7 @@ def plan(stack: ThanosStack, observed: Observed, *, operator_version: str) -> Pl
     findings.problems = findings.problems or fixed_field_problems(stack, targets, observed)
     if findings.problems:
         return _refusal(stack, observed, findings, timers)
+    findings.additions = additions_of(stack, targets, observed)
     if stack.spec.paused:
         return _paused(stack, observed, findings, step, timers)
     changes = changes_of(stack, observed, step, scaling, targets, findings.components, timers)
@@ -108,7 +109,14 @@ def _paused(
     findings.upgrading = _still_rolling(stack, findings)
     findings.owned = owned_of(stack, observed)
     status = status_of(stack, observed, findings, timers)
-    return Plan(status=status, events=tuple(flips(stack, status["conditions"])))
+    events = [*_additions_told(stack, findings), *flips(stack, status["conditions"])]
+    return Plan(status=status, events=tuple(events))
+
+
+def _additions_told(stack: ThanosStack, findings: Findings) -> list[Event]:
+    """Return an event for each addition that the status does not tell of yet."""
+    new = [text for text in findings.additions if not is_told(stack, "NoDrift", text)]
+    return [Event("Warning", FOREIGN_FIELDS, text) for text in new]
 
 
 def _touches(observed: Observed, step: RingStep) -> list[Action]:
@@ -148,6 +156,7 @@ def _everything(
     events = [Event("Normal", "RingChanged", note) for note in step.notes]
     events += [*hidden, *scaling.events]
     events += [Event("Warning", "Drift", text) for text in changes.drift]
+    events += _additions_told(stack, findings)
     busy = bool(findings.pending or findings.rolling or _is_unsettled(step))
     return Plan(
         apply=tuple(changes.apply),

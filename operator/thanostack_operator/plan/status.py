@@ -23,6 +23,8 @@ from .ring import RingStep
 from .times import Timers, seconds, timestamp
 from .workload import Component
 
+FOREIGN_FIELDS = "ForeignFields"
+
 
 @dataclass
 class Findings:
@@ -36,6 +38,7 @@ class Findings:
         stalled: components that do not get on, with the reason.
         drift: what others changed, one sentence each.
         contested: what others change whenever it is applied, one sentence each.
+        additions: what others added, one sentence each.
         pending: what this plan does and what waits, one phrase each; empty at rest.
         owned: the objects of the stack after this plan.
         version: of the images that were asked for.
@@ -48,6 +51,7 @@ class Findings:
     stalled: dict[str, str] = field(default_factory=dict)
     drift: list[str] = field(default_factory=list)
     contested: list[str] = field(default_factory=list)
+    additions: list[str] = field(default_factory=list)
     pending: list[str] = field(default_factory=list)
     owned: list[Ref] = field(default_factory=list)
     version: str = ""
@@ -156,7 +160,7 @@ def _claims(stack: ThanosStack, observed: Observed, findings: Findings) -> list[
         stalled,
         available,
         ring,
-        _no_drift([*findings.drift, *findings.contested]),
+        _no_drift([*findings.drift, *findings.contested], findings.additions),
         _upgrade(findings),
         _paused(stack),
         valid,
@@ -231,9 +235,11 @@ def _joined(kind: str, holds: bool, problems: list[Problem]) -> Claim:
     return Claim(kind, holds, problems[0].reason, "; ".join(p.message for p in problems))
 
 
-def _no_drift(drift: list[str]) -> Claim:
-    if drift:
-        return Claim("NoDrift", False, "Drifted", "; ".join(drift))
+def _no_drift(drift: list[str], additions: list[str]) -> Claim:
+    if drift or additions:
+        # Additions come first: which of them were told is read from here.
+        reason = "Drifted" if drift else FOREIGN_FIELDS
+        return Claim("NoDrift", False, reason, "; ".join([*additions, *drift]))
     return Claim("NoDrift", True, "AsApplied")
 
 
