@@ -479,11 +479,11 @@ def test_an_operator_without_rights_says_which_one_it_lacks(
     owned = "statefulsets.apps,deployments.apps,services,configmaps"
     rules = [
         ("thanosstacks.thanostack.io", "get,list,watch,patch"),
-        ("thanosstacks.thanostack.io/status", "get,patch"),
+        ("thanosstacks.thanostack.io/status", "patch"),
         (owned, "get,list,watch,patch,create"),
         ("poddisruptionbudgets.policy", "get,list,watch"),  # and not: create, patch
-        ("endpointslices.discovery.k8s.io,pods", "get,list,watch"),
-        ("leases.coordination.k8s.io", "get,create,update,patch"),
+        ("endpointslices.discovery.k8s.io,pods", "list,watch"),
+        ("leases.coordination.k8s.io", "get,create,patch"),
         ("events", "create"),
     ]
     for number, (resources, verbs) in enumerate(rules):

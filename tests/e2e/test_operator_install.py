@@ -31,7 +31,7 @@ Right = tuple[str, str, str]
 CHANGE = "get list watch create patch delete"
 WATCHED_RIGHTS = {
     "thanosstacks.thanostack.io": "get list watch patch",
-    "thanosstacks/status.thanostack.io": "get patch",
+    "thanosstacks/status.thanostack.io": "patch",
     "thanosstacks/finalizers.thanostack.io": "update",
     "deployments.apps": CHANGE,
     "statefulsets.apps": CHANGE,
@@ -39,8 +39,8 @@ WATCHED_RIGHTS = {
     "configmaps.": CHANGE,
     "poddisruptionbudgets.policy": CHANGE,
     "servicemonitors.monitoring.coreos.com": "get list create patch delete",
-    "endpointslices.discovery.k8s.io": "get list watch",
-    "pods.": "get list watch patch",
+    "endpointslices.discovery.k8s.io": "list watch",
+    "pods.": "list watch patch",
     "events.": "list create",
     "secrets.": "get",
 }
@@ -147,7 +147,7 @@ def test_it_has_no_rights_elsewhere(server: ApiServer, release: Release, namespa
 
 
 def test_at_home_it_has_its_lease_and_can_stop_itself(server: ApiServer, release: Release):
-    lease = {("leases.coordination.k8s.io", "", v) for v in ("get", "create", "update", "patch")}
+    lease = {("leases.coordination.k8s.io", "", v) for v in ("get", "create", "patch")}
     assert further_rights(server, HOME) == lease | {("deployments.apps", OPERATOR, "patch")}
 
 
