@@ -28,6 +28,7 @@ SERVICE_MONITORS = ("monitoring.coreos.com/v1", "ServiceMonitor")
 DEPLOYMENTS = ("apps/v1", "Deployment")
 PODS = ("v1", "Pod")
 EVENTS = ("v1", "Event")
+VOLUME_CLAIMS = ("v1", "PersistentVolumeClaim")
 ENDPOINT_SLICES = ("discovery.k8s.io/v1", "EndpointSlice")
 LEASES = ("coordination.k8s.io/v1", "Lease")
 # What may be owned by a stack, in the order in which it is listed and pruned.
@@ -51,6 +52,7 @@ KINDS = {
     ("v1", "Secret"): "secrets",
     PODS: "pods",
     EVENTS: "events",
+    VOLUME_CLAIMS: "persistentvolumeclaims",
     ("policy/v1", "PodDisruptionBudget"): "poddisruptionbudgets",
     ENDPOINT_SLICES: "endpointslices",
     LEASES: "leases",

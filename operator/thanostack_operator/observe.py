@@ -14,7 +14,17 @@ from collections.abc import Iterable
 
 from .api.pod import PodSettings
 from .api.stack import ThanosStack
-from .kube import ENDPOINT_SLICES, EVENTS, OWNED, PODS, SERVICE_MONITORS, ApiError, KubeClient
+from .kube import (
+    ENDPOINT_SLICES,
+    EVENTS,
+    OWNED,
+    PODS,
+    SERVICE_MONITORS,
+    VOLUME_CLAIMS,
+    ApiError,
+    KubeClient,
+)
+from .manifests.ingestors import DATA_CLAIM
 from .manifests.names import (
     COMPONENT_LABEL,
     HASHRINGS_ANNOTATION,
@@ -58,7 +68,7 @@ async def observe(
     ingestor_pods = [pod for pod in seen if dig(pod, "metadata", "labels", RING_LABEL)]
     routers, drains, missing, refusals, namesakes = await asyncio.gather(
         _routers(seen, pods),
-        _drains(stack, ingestor_pods, pods),
+        _drains(stack, ingestor_pods, kube, pods),
         _missing(stack, kube),
         _refusals(stack, kube, objects.values()),
         _namesakes(stack, kube, objects, keys),
@@ -142,6 +152,18 @@ def is_running(pod: Object) -> bool:
     return any(dig(status, "state", "running") is not None for status in statuses)
 
 
+def has_started(pod: Object) -> bool:
+    """Return whether a container of the pod started, or may have: of a pending one it is known."""
+    if dig(pod, "status", "phase") != "Pending":
+        return True
+    return any(
+        status.get("restartCount")
+        or status.get("lastState")
+        or set(status.get("state") or {}) - {"waiting"}
+        for status in dig(pod, "status", "containerStatuses", default=[])
+    )
+
+
 def is_ready(pod: Object) -> bool:
     """Return whether the pod's `Ready` condition holds."""
     conditions = dig(pod, "status", "conditions", default=[])
@@ -193,7 +215,7 @@ async def _routers(seen: Iterable[Object], pods: PodClient) -> tuple[Router, ...
 
 
 async def _drains(
-    stack: ThanosStack, ingestor_pods: Iterable[Object], pods: PodClient
+    stack: ThanosStack, ingestor_pods: Iterable[Object], kube: KubeClient, pods: PodClient
 ) -> dict[str, Drain]:
     """Ask those ingestors that leave, or that are not ready: a draining one is not."""
     wanted = {ring.name: ring.replicas for ring in stack.spec.receive.rings}
@@ -203,16 +225,32 @@ async def _drains(
         replicas = wanted.get(pod["metadata"]["labels"][RING_LABEL], 0)
         leaves = stack.deleting or (ordinal is not None and int(ordinal[1]) >= replicas)
         if leaves or not is_ready(pod):
-            asked.append(pod)
-    answers = await asyncio.gather(*(_drain(pod, pods) for pod in asked))
-    return {pod["metadata"]["name"]: answer for pod, answer in zip(asked, answers, strict=True)}
+            asked.append((pod, leaves))
+    answers = await asyncio.gather(*(_drain(pod, kube, pods, leaves=going) for pod, going in asked))
+    names = [pod["metadata"]["name"] for pod, _ in asked]
+    return dict(zip(names, answers, strict=True))
 
 
-async def _drain(pod: Object, pods: PodClient) -> Drain:
+async def _drain(pod: Object, kube: KubeClient, pods: PodClient, *, leaves: bool) -> Drain:
     address = dig(pod, "status", "podIP")
-    if not address or not is_running(pod):
-        return Drain("unknown", pod_problem(pod) or "its container does not run")
-    return await pods.drain(address)
+    if address and is_running(pod):
+        return await pods.drain(address)
+    never_ran = leaves and not has_started(pod) and await _has_no_volume(pod, kube)
+    return Drain("unknown", pod_problem(pod) or "its container does not run", never_ran)
+
+
+async def _has_no_volume(pod: Object, kube: KubeClient) -> bool:
+    """Return whether an ingestor's claim never had a volume; False if asking is not permitted."""
+    name = f"{DATA_CLAIM}-{pod['metadata']['name']}"
+    try:
+        claim = await kube.get(VOLUME_CLAIMS, pod["metadata"]["namespace"], name)
+    except ApiError as error:
+        if error.status == 403:
+            return False
+        raise
+    if claim is None:
+        return True
+    return dig(claim, "status", "phase") == "Pending" and not dig(claim, "spec", "volumeName")
 
 
 async def _refusals(

@@ -135,6 +135,26 @@ def test_a_ring_grows_one_by_one_and_shrinks_after_drains(stack: Stack, kubelet:
     assert stack.members() == [0, 1, 2, 3, 4]
 
 
+def test_ingestors_that_never_ran_go_without_a_drain(stack: Stack):
+    """A ring whose volumes nobody provides is taken back, and nothing waits a drain's time."""
+    rest = {"name": "default", "replicas": 3}
+    far = {"name": "far", "replicas": 3, "tenants": ["t"], "storage": {"className": "nowhere"}}
+    stack.apply(receive={"rings": [rest]})
+    stack.await_ready()
+    stack.patch({"receive": {"rings": [far, rest]}})
+
+    def pending() -> int:
+        return sum(pod["status"]["phase"] == "Pending" for pod in stack.pods("ingestor"))
+
+    stack.until("pods that no node takes", lambda: pending() == 3)
+    stack.patch({"receive": {"rings": [rest]}})
+    stack.await_ready(60)
+    assert len(stack.pods("ingestor")) == 3
+    here = f"--namespace={stack.namespace}"
+    told = stack.kubectl("get", "events", here, "--field-selector=reason=IngestorRemoved")
+    assert told.count("never ran and has no volume") == 3
+
+
 def test_nothing_moves_until_all_routers_have_the_ring(stack: Stack, kubelet: FakeKubelet):
     stack.apply()
     stack.await_ready()

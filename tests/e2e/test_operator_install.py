@@ -41,6 +41,7 @@ WATCHED_RIGHTS = {
     "servicemonitors.monitoring.coreos.com": "get list create patch delete",
     "endpointslices.discovery.k8s.io": "list watch",
     "pods.": "list watch patch",
+    "persistentvolumeclaims.": "get",
     "events.": "list create",
     "secrets.": "get",
 }

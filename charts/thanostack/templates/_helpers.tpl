@@ -87,6 +87,9 @@ capabilities: {drop: [ALL]}
   resources: [pods]
   verbs: [list, watch, patch]
 - apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get]
+- apiGroups: [""]
   resources: [events]
   verbs: [list, create]
 {{- if .Values.rbac.secrets }}

@@ -1,8 +1,10 @@
-"""Whether an ingestor may go: it is drained, or had its time.
+"""Whether an ingestor may go: it is drained, never ran, or had its time.
 
 Used for ingestors that leave their ring, rings that leave the spec, and stacks that are deleted.
 An ingestor that may go undrained keeps its volume, as all do: nothing is lost, but what was not
-uploaded is not readable until an ingestor has that volume again.
+uploaded is not readable until an ingestor has that volume again. One that never ran and never had
+a volume has nothing to drain; one that does not run and has a volume may hold what an earlier pod
+wrote, and gets its time.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ class Drains:
         drain = self.observed.drains.get(pod, _UNKNOWN)
         timer = f"drain/{pod}"
         elapsed_s = self.timers.keep(timer) if blocked else self.timers.elapsed_s(timer)
-        if drain.state == "drained" and not blocked:
+        if (drain.state == "drained" or drain.never_ran) and not blocked:
             return True
         problem = f"its drain is {drain.state}" + (f" ({drain.error})" if drain.error else "")
         if elapsed_s is not None and elapsed_s >= timeout_s and not blocked:
@@ -62,4 +64,7 @@ class Drains:
         if pod in self.overdue:
             message = f"{pod} goes undrained after its timeout: {self.overdue[pod]}; "
             return Event("Warning", "DrainTimeout", message + "its volume is kept")
+        if self.observed.drains.get(pod, _UNKNOWN).never_ran:
+            message = f"{pod} never ran and has no volume: it goes, nothing is to be drained"
+            return Event("Normal", "IngestorRemoved", message)
         return Event("Normal", "IngestorRemoved", f"{pod} is drained and goes; its volume is kept")

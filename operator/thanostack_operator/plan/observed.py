@@ -61,10 +61,16 @@ DrainState = Literal["serving", "draining", "drained", "failed", "unknown"]
 
 @dataclass(frozen=True)
 class Drain:
-    """What an ingestor answers to `GET /-/drain`; unknown, with ``error``, if it does not."""
+    """What an ingestor answers to `GET /-/drain`; unknown, with ``error``, if it does not.
+
+    Args:
+        never_ran: no container of its pod ever started and its claim has no volume, or is gone
+            itself: it holds nothing, from this life or an earlier one.
+    """
 
     state: DrainState
     error: str = ""
+    never_ran: bool = False
 
 
 @dataclass(frozen=True)

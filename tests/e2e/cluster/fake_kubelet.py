@@ -154,7 +154,9 @@ class FakeKubelet:
     async def _look(self, kube: KubeClient) -> None:
         claims, pods = await asyncio.gather(kube.list(CLAIM, None), kube.list(PODS, None))
         for claim in claims:
-            if dig(claim, "status", "phase") == "Pending" and not dig(claim, "spec", "volumeName"):
+            ours = dig(claim, "spec", "storageClassName") == STORAGE_CLASS
+            pending = dig(claim, "status", "phase") == "Pending"
+            if ours and pending and not dig(claim, "spec", "volumeName"):
                 await self._provide(kube, claim)
         for pod in pods:
             if dig(pod, "spec", "nodeName"):

@@ -1,5 +1,7 @@
 """Ingestors come at once and leave one by one: out of the ring, drained, then gone."""
 
+from dataclasses import replace
+
 import pytest
 
 from thanostack_operator.plan.observed import Drain
@@ -126,6 +128,23 @@ def test_a_drain_is_asked_for_until_it_runs(state):
     operate(cluster, 4)
     drains = {f"{SET}-3": Drain(state)}
     assert StartDrain(f"{SET}-3") in plan_of(cluster, drains=drains).actions
+
+
+def test_an_ingestor_that_never_ran_goes_at_once():
+    """Its drain could only be waited for in vain, with all rollouts behind it."""
+    cluster = cluster_at_rest(**ring_spec(3))
+    change(cluster, **ring_spec(4))
+    cluster.delays = replace(cluster.delays, start_s=1e9)  # no node takes it
+    operate(cluster, 3)
+    change(cluster, **ring_spec(3))
+    drains = {f"{SET}-3": Drain("unknown", "Unschedulable", never_ran=True)}
+    planned = plan_of(cluster, drains=drains)
+    assert [3] == [w["spec"]["replicas"] for w in planned.apply if w["kind"] == "StatefulSet"]
+    (event,) = planned.events
+    assert (event.type, event.reason) == ("Normal", "IngestorRemoved")
+    assert "never ran and has no volume" in event.message
+    ran = {f"{SET}-3": Drain("unknown", "Unschedulable")}
+    assert plan_of(cluster, drains=ran).apply == ()
 
 
 def test_nothing_drains_before_the_routers_settled():

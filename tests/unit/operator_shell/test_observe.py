@@ -227,6 +227,61 @@ async def test_ingestors_that_leave_or_are_not_ready_are_asked_for_their_drain()
     assert f"{name}-4" not in observed.addresses
 
 
+CLAIM = f"{CORE}/persistentvolumeclaims/data-x-ingestor-default-3"
+UNBOUND, BOUND = {"status": {"phase": "Pending"}}, {"status": {"phase": "Bound"}}
+BINDING = UNBOUND | {"spec": {"volumeName": "pv"}}
+PENDING = {"phase": "Pending"}
+PULLING = [{"state": {"waiting": {"reason": "ImagePullBackOff"}}, "restartCount": 0}]
+CRASHED = [{"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "restartCount": 1}]
+ENDED = [{"state": {"terminated": {"exitCode": 1}}, "restartCount": 0}]
+
+
+@pytest.mark.parametrize(
+    ("status", "claim", "never_ran"),
+    [
+        (PENDING, UNBOUND, True),
+        (PENDING | {"containerStatuses": PULLING}, UNBOUND, True),
+        (PENDING, None, True),
+        (PENDING, BOUND, False),  # it may hold what an earlier pod wrote
+        (PENDING, BINDING, False),
+        (PENDING, {"status": {"phase": "Lost"}}, False),
+        (PENDING | {"containerStatuses": CRASHED}, UNBOUND, False),
+        (PENDING | {"containerStatuses": ENDED}, UNBOUND, False),
+        ({"phase": "Unknown"}, UNBOUND, False),
+        ({}, UNBOUND, False),
+    ],
+)
+async def test_an_ingestor_that_leaves_never_ran_if_nothing_started_and_no_volume_is_there(
+    status, claim, never_ran
+):
+    server = FakeApiServer()
+    put_pending(server, 3, status)
+    if claim:
+        server.put(CLAIM, claim)
+    observed = await look(server)
+    assert observed.drains["x-ingestor-default-3"].never_ran is never_ran
+
+
+async def test_whether_one_never_ran_is_not_asked_of_those_that_stay_or_without_the_right():
+    server = FakeApiServer()
+    put_pending(server, 0, PENDING)
+    assert not (await look(server)).drains["x-ingestor-default-0"].never_ran
+    assert not [asked for asked in server.requests if "claims" in asked]
+    put_pending(server, 3, PENDING)
+    server.faults[f"GET {CLAIM}"] = forbid
+    assert not (await look(server)).drains["x-ingestor-default-3"].never_ran
+
+
+def put_pending(server, ordinal, status):
+    name = f"x-ingestor-default-{ordinal}"
+    metadata = {"name": name, "namespace": "ns", "labels": INGESTOR}
+    server.put(f"{CORE}/pods/{name}", {"metadata": metadata, "status": status})
+
+
+def forbid():
+    raise Refusal(403, "forbidden")
+
+
 async def test_of_a_stack_that_is_deleted_every_ingestor_is_asked():
     server, pods = FakeApiServer(), Pods()
     pod(server, "x-ingestor-default-0", INGESTOR, **RUNNING)
