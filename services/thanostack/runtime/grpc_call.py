@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from thanostack.runtime.error_mapping import GrpcCode
 
@@ -106,9 +107,10 @@ class Unary:
 
 @dataclass(frozen=True, slots=True)
 class ServerStream:
-    """One request, any number of answers."""
+    """One request, any number of answers; never queued."""
 
     handle: StreamHandler
+    is_queued: ClassVar[bool] = False
 
 
 Handlers = Mapping[str, Unary | ServerStream]

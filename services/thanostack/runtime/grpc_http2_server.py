@@ -242,7 +242,7 @@ class Http2ServerProtocol(asyncio.Protocol):
             )
         if self._n_jobs >= STREAMS_MAX:
             raise GrpcFailure(GrpcCode.UNAVAILABLE, "too many calls on this connection")
-        if _is_queued(self._service.handlers[method]):
+        if self._service.handlers[method].is_queued:
             self._service.threads.queue.require_room()
 
     def on_data(self, stream_id: int, data: bytes) -> None:
@@ -262,7 +262,7 @@ class Http2ServerProtocol(asyncio.Protocol):
             return
         try:
             call.require_complete()
-            if _is_queued(self._service.handlers[call.method]):
+            if self._service.handlers[call.method].is_queued:
                 self._service.threads.queue.require_room()  # others may have come since its headers
         except GrpcFailure as failure:
             self._refuse(stream_id, call, failure)
@@ -360,7 +360,7 @@ class Http2ServerProtocol(asyncio.Protocol):
 
     def _start_job(self, stream_id: int, call: Http2Call, job: Callable[[], Answer]) -> None:
         threads = self._service.threads
-        is_queued = _is_queued(self._service.handlers[call.method])
+        is_queued = self._service.handlers[call.method].is_queued
         pool = threads.queue if is_queued else threads.others
         try:
             future = self._loop.run_in_executor(pool, job)
@@ -412,10 +412,6 @@ class Http2ServerProtocol(asyncio.Protocol):
             call.n_sent += 1
             self._send_message(stream_id, call, message)
             self._write()
-
-
-def _is_queued(handler: Unary | ServerStream) -> bool:
-    return isinstance(handler, Unary) and handler.is_queued
 
 
 def _metadata(headers: Headers) -> dict[str, str]:

@@ -140,11 +140,7 @@ class GrpcioServer:
 
     def _refusing(self) -> dict[str, Any]:
         """Return, by the names of queued methods, handlers that refuse a call."""
-        queued = [
-            name
-            for name, handler in self._handlers.items()
-            if isinstance(handler, Unary) and handler.is_queued
-        ]
+        queued = [name for name, handler in self._handlers.items() if handler.is_queued]
         return {name: grpc.stream_unary_rpc_method_handler(self._refuser(name)) for name in queued}
 
     def _refuser(self, name: str) -> Callable[[Iterator[bytes], Any], bytes]:
