@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from functools import partial
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -16,6 +17,9 @@ from thanostack.lib.hashring import Hashrings, config_hash
 from thanostack.receive.hashring_file import HashringSource
 from thanostack.receive.routing_metrics import HashringMetrics, ShardCollector
 from thanostack.runtime.logs import configure
+from thanostack.testing import polling
+
+eventually = partial(polling.eventually, within_s=20)
 
 
 def config(*names, **more):
@@ -137,12 +141,6 @@ async def watched(source, path, interval_s):
             await task
 
 
-async def until(claim):
-    async with asyncio.timeout(20):
-        while not claim():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.02)
-
-
 async def test_a_change_is_noticed_long_before_the_interval(source, tmp_path):
     """Also one that replaces a link, as the kubelet does for a ConfigMap."""
     for n, names in enumerate((("x:1", "y:1"), ("x:1", "z:1"))):
@@ -152,18 +150,18 @@ async def test_a_change_is_noticed_long_before_the_interval(source, tmp_path):
     path = tmp_path / "hashrings.json"
     path.symlink_to("..data/hashrings.json")
     async with watched(source, path, 3600):
-        await until(lambda: source.source.loaded)
+        await eventually(lambda: source.source.loaded)
         await asyncio.sleep(0.3)  # the watcher is begun by now
         (tmp_path / "new").symlink_to("v1")
         (tmp_path / "new").rename(tmp_path / "..data")
-        await until(lambda: "z:1" in source.source.current().addresses)
+        await eventually(lambda: "z:1" in source.source.current().addresses)
 
 
 async def test_a_folder_that_cannot_be_watched_leaves_the_interval(source, tmp_path):
     """It is said once, and the file is found when it comes."""
     path = tmp_path / "later" / "hashrings.json"
     async with watched(source, path, 0.05):
-        await until(lambda: source.value("hashrings_file_errors_total") > 1)
+        await eventually(lambda: source.value("hashrings_file_errors_total") > 1)
         path.parent.mkdir()
         path.write_bytes(config("x:1", "y:1"))
-        await until(lambda: source.source.loaded)
+        await eventually(lambda: source.source.loaded)

@@ -25,6 +25,7 @@ from thanostack.receive.routing_metrics import RoutingMetrics
 from thanostack.runtime.error_mapping import GrpcCode
 from thanostack.runtime.grpc_metrics import GrpcMetrics
 from thanostack.runtime.http2_client import OK_END, CallEnd
+from thanostack.testing.polling import eventually
 
 DOWN = CallEnd(GrpcCode.UNAVAILABLE, "refused")
 HELD = FORWARD_BYTES + SERIES_BYTES
@@ -172,14 +173,6 @@ async def test_a_forward_given_up_while_it_waits_never_runs(cluster):
     assert cluster.peers.held_bytes() == {"a:1": 2 * (1 + HELD)}
 
 
-async def until(claim):
-    for _ in range(500):
-        if claim():
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail("it did not come about")
-
-
 async def test_an_unavailable_peer_is_left_alone_until_it_answers_a_probe(cluster):
     """Those that wait are told as well; no forward waits for a connection."""
     for text in (b"1", b"2", b"3"):
@@ -191,12 +184,12 @@ async def test_an_unavailable_peer_is_left_alone_until_it_answers_a_probe(cluste
     ]
     channel, peer = cluster.channels["a:1"][0], cluster.peers.of("a:1")
     assert channel.probes == 0
-    await until(lambda: channel.probes == 2)
+    await eventually(lambda: channel.probes == 2)
     assert peer.is_down
     cluster.forward(b"4")
     assert len(cluster.calls()) == 2
     channel.answers.set()
-    await until(lambda: not peer.is_down)
+    await eventually(lambda: not peer.is_down)
     cluster.forward(b"5")
     assert len(cluster.calls()) == 3
 
@@ -210,9 +203,9 @@ async def test_a_peer_that_says_nothing_is_down_after_the_first_forward_in_vain(
     channel, peer = cluster.channels["a:1"][0], cluster.peers.of("a:1")
     assert peer.is_down
     assert [end.code for end in cluster.ends] == [GrpcCode.UNAVAILABLE, late.code]
-    await until(lambda: channel.probes == 1)
+    await eventually(lambda: channel.probes == 1)
     channel.answers.set()
-    await until(lambda: not peer.is_down)
+    await eventually(lambda: not peer.is_down)
 
 
 async def test_a_silent_peer_has_a_few_forwards_at_a_time(cluster):
@@ -263,7 +256,7 @@ async def test_a_silent_peer_is_noticed_before_forwards_are_given_up(cluster, mo
     await asyncio.sleep(0.1)
     assert not peer.is_down
     cluster.clock.advance(60)
-    await until(lambda: peer.is_down)
+    await eventually(lambda: peer.is_down)
     assert cluster.ends == [NOT_TRIED] * 6 + [SILENT] * (6 - (TRIALS_MAX - 2))
     assert channel.pings == 1
 
@@ -276,7 +269,7 @@ async def test_a_slow_peer_is_not_silent(cluster, monkeypatch):
         cluster.forward(b"1")
     cluster.clock.advance(60)
     channel = cluster.channels["a:1"][0]
-    await until(lambda: channel.pings == 1)
+    await eventually(lambda: channel.pings == 1)
     await asyncio.sleep(0.1)
     assert (channel.pings, cluster.peers.of("a:1").is_down, cluster.ends) == (1, False, [])
 
@@ -339,7 +332,7 @@ async def test_a_peer_that_left_is_there_for_late_forwards_only(cluster):
     assert not channel.is_closed
     assert cluster.peers.held_bytes() == {}
     cluster.calls()[0].on_end(OK_END)
-    await until(lambda: channel.is_closed)
+    await eventually(lambda: channel.is_closed)
     assert cluster.ends == [OK_END]
     assert cluster.value("thanos_receive_forward_delay_seconds_count", worker="a:1") is None
     cluster.peers.keep({"a:1", "b:1"})

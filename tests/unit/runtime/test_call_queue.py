@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 import grpc
 import structlog
@@ -14,6 +14,7 @@ import structlog
 from thanostack.runtime.call_queue import FULL
 from thanostack.runtime.grpc_call import CallContext, FinishedCall, Observer, ServerStream, Unary
 from thanostack.runtime.grpc_server import GrpcOptions, GrpcServer
+from thanostack.testing import polling
 from thanostack.testing.h2_client import H2Client
 
 WRITE = "/thanos.WriteableStore/RemoteWrite"
@@ -22,6 +23,7 @@ SERIES = "/thanos.Store/Series"
 CHECK = "/grpc.health.v1.Health/Check"
 UNAVAILABLE = 14
 RUNNING, WAITING = 2, 3
+eventually = partial(polling.eventually, within_s=10)
 
 
 class Service(Observer):
@@ -77,19 +79,12 @@ async def served(service: Service) -> AsyncIterator[GrpcServer]:
         await server.stop(0)
 
 
-async def until(claim: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not claim():
-        assert time.monotonic() < deadline, "it did not come true"
-        await asyncio.sleep(0.01)
-
-
 async def test_what_is_beyond_the_queue_is_refused_at_once() -> None:
     """Before its request has come, and others are answered; those that wait have their turn."""
     service = Service()
     async with served(service) as server, H2Client(server.port) as client:
         calls = [asyncio.ensure_future(client.call(WRITE, b"x")) for _ in range(RUNNING + WAITING)]
-        await until(lambda: (service.n_writing, server.n_queued) == (RUNNING, WAITING))
+        await eventually(lambda: (service.n_writing, server.n_queued) == (RUNNING, WAITING))
         _, unfinished = client.begin(WRITE)
         await asyncio.wait_for(unfinished.done.wait(), 10)
         assert (unfinished.status, unfinished.text) == (UNAVAILABLE, FULL)
@@ -109,7 +104,7 @@ async def test_a_request_that_was_long_in_coming_is_refused_too() -> None:
         await client.call(NAMES, b"decides the route")
         stream_id, late = client.begin(WRITE, None)
         calls = [asyncio.ensure_future(client.call(WRITE, b"x")) for _ in range(RUNNING + WAITING)]
-        await until(lambda: (service.n_writing, server.n_queued) == (RUNNING, WAITING))
+        await eventually(lambda: (service.n_writing, server.n_queued) == (RUNNING, WAITING))
         await client.send(stream_id, bytes(5))
         await asyncio.wait_for(late.done.wait(), 10)
         assert (late.status, late.text) == (UNAVAILABLE, FULL)
@@ -124,9 +119,9 @@ async def test_a_stream_takes_no_thread_of_writes() -> None:
         await client.call(NAMES, b"decides the route")
         stream_id, answer = client.begin(SERIES, None)
         await client.send(stream_id, bytes(5))
-        await until(lambda: bool(answer.body))
+        await eventually(lambda: bool(answer.body))
         write = asyncio.ensure_future(client.call(WRITE, b"x"))
-        await until(lambda: service.n_writing == 1)
+        await eventually(lambda: service.n_writing == 1)
         service.gate.set()
         assert (await write).status == 0
 
@@ -139,7 +134,7 @@ async def test_grpcio_refuses_as_well() -> None:
         with grpc.insecure_channel(target) as channel:
             write = channel.unary_unary(WRITE)
             kept = [write.future(b"x", timeout=20) for _ in range(RUNNING + WAITING)]
-            await until(lambda: (service.n_writing, server.n_queued) == (RUNNING, WAITING))
+            await eventually(lambda: (service.n_writing, server.n_queued) == (RUNNING, WAITING))
             for _ in range(3):
                 refused = await asyncio.to_thread(write.future(b"x", timeout=10).exception)
                 assert (refused.code(), refused.details()) == (grpc.StatusCode.UNAVAILABLE, FULL)

@@ -30,6 +30,7 @@ from thanostack.runtime.grpc_call import (
 )
 from thanostack.runtime.grpc_server import GrpcOptions, GrpcServer
 from thanostack.testing.h2_client import H2Client
+from thanostack.testing.polling import eventually
 
 ECHO = "/thanos.Store/LabelNames"
 FAIL = "/thanos.Store/LabelValues"
@@ -128,13 +129,6 @@ async def ask(server: GrpcServer, client: Callable[[Any], Any]) -> Any:
 def _echo(channel: Any, body: bytes, compression: Any) -> bytes:
     answer: bytes = channel.unary_unary(ECHO)(body, timeout=10, compression=compression)
     return answer
-
-
-async def eventually(claim: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
-    while not claim():
-        assert time.monotonic() < deadline, "it did not come true"
-        await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("compression", [None, grpc.Compression.Gzip, grpc.Compression.Deflate])

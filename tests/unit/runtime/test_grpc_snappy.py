@@ -8,7 +8,7 @@ import gzip
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import grpc
@@ -34,6 +34,7 @@ from thanostack.runtime.tls_options import ServerTLSOptions
 from thanostack.runtime.tls_ports import TLS, ServerTLS
 from thanostack.testing.certificates import Authority
 from thanostack.testing.h2_client import Answer, H2Client, plain_message, snappy_message
+from thanostack.testing.polling import eventually
 
 WRITE = "/thanos.WriteableStore/RemoteWrite"
 POOLED = "/thanos.Store/LabelNames"
@@ -117,13 +118,6 @@ async def server(service: Service) -> AsyncIterator[GrpcServer]:
     yield server
     service.gate.set()
     await server.stop(0)
-
-
-async def eventually(claim: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
-    while not claim():
-        assert time.monotonic() < deadline, "it did not come true"
-        await asyncio.sleep(0.01)
 
 
 def budget_used(server: GrpcServer) -> int:

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-import time
+from functools import partial
 
 import pytest
 import structlog
@@ -13,9 +13,11 @@ from thanostack.lib.foundation.clock import SystemClock
 from thanostack.runtime.tls_listener import TLSListener, client_certificate
 from thanostack.runtime.tls_options import ClientAuth, ServerTLSOptions
 from thanostack.runtime.tls_ports import TLS
+from thanostack.testing import polling
 from thanostack.testing.certificates import Authority
 
 pytestmark = pytest.mark.enable_socket
+eventually = partial(polling.eventually, within_s=30)
 
 
 class Echo(asyncio.Protocol):
@@ -25,13 +27,6 @@ class Echo(asyncio.Protocol):
     def data_received(self, data):
         shown = client_certificate(self.transport)
         self.transport.write(data + b" %d" % (0 if shown is None else len(shown)))
-
-
-async def eventually(claim):
-    deadline = time.monotonic() + 30
-    while not claim():
-        assert time.monotonic() < deadline, "it did not come true"
-        await asyncio.sleep(0.01)
 
 
 class Port:
