@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from thanostack.lib.tenancy.names import RESERVED
 from thanostack_operator.api import rules
 from thanostack_operator.api.reading import SpecInvalid, read_stack
 from thanostack_operator.manifests.checks import problems
@@ -79,6 +80,13 @@ def test_tenants_have_to_fit_into_a_config_map():
     assert "do not fit into a ConfigMap" in message
     few = {"receive": {"rings": rings[:2]}}
     assert problems(read_stack({"metadata": metadata, "spec": few})) == ()
+
+
+@pytest.mark.parametrize("tenant", sorted(RESERVED - {""}))
+def test_no_tenant_has_a_name_that_receivers_refuse(tenant):
+    """The operator has a list of its own, as it does not import the services."""
+    (message,) = found({"spec": {"receive": {"rings": [{"name": "a", "tenants": [tenant]}]}}})
+    assert f"{tenant!r} cannot be the name of a folder" in message
 
 
 def test_what_is_wrong_many_times_is_said_a_few_times():

@@ -19,7 +19,7 @@ DRAIN_NOTE: Final = "thanostack-drain"
 """The file beside the folders of tenants that says that this receiver is to be drained."""
 
 # A tenant of the note's name would make the next start believe that it is drained.
-_RESERVED: Final = frozenset({"", ".", "..", "lost+found", DRAIN_NOTE})
+RESERVED: Final = frozenset({"", ".", "..", "lost+found", DRAIN_NOTE})
 
 
 def checked_tenant(name: str) -> Tenant:
@@ -28,7 +28,7 @@ def checked_tenant(name: str) -> Tenant:
     Raises:
         InvalidTenant: if it could leave its folder, is reserved, too long, or not printable.
     """
-    if name in _RESERVED or "/" in name:
+    if name in RESERVED or "/" in name:
         raise InvalidTenant(f"tenant name not valid: {name!r} is not the name of a folder")
     if len(name.encode(errors="replace")) > TENANT_BYTES_MAX:
         raise InvalidTenant(f"tenant name not valid: it is longer than {TENANT_BYTES_MAX} bytes")
