@@ -105,17 +105,19 @@ def test_a_rebuild_begins_the_count_anew(tsdb, monkeypatch):
 
 def test_counting_beside_a_writer(tsdb):
     """Writes go on while it counts, and what it says was true at some time."""
-    stop = threading.Event()
+    stop, begun = threading.Event(), threading.Event()
 
     def write():
         n = 0
         while not stop.is_set() and n < 10_000:  # the directory takes some more
             send(tsdb, [{"__name__": "m", "i": str(n + k)} for k in range(50)])
             n += 50
+            begun.set()
 
     writer = threading.Thread(target=write)
     writer.start()
     try:
+        assert begun.wait(30)  # or thirty counts may be over before a busy machine lets it begin
         seen = [dict(cardinality(tsdb, 10).series_by_metric).get("m", 0) for _ in range(30)]
     finally:
         stop.set()
