@@ -21,7 +21,8 @@ from thanostack.receive.request_body import inflight_bytes_max
 from thanostack.receive.router import LocalWriter, Router, RouterOptions
 from thanostack.receive.routing_metrics import HashringMetrics, RoutingMetrics, ShardCollector
 from thanostack.receive.settings import ReceiveSettings
-from thanostack.runtime.grpc_client import UnaryChannel, dial_plain
+from thanostack.runtime.dialling import dial_plain
+from thanostack.runtime.grpc_client import UnaryChannel
 from thanostack.runtime.process import Process
 from thanostack.runtime.tls_ports import ClientTLS
 

@@ -20,14 +20,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable
-from typing import Final, Protocol, cast
+from collections.abc import Callable
+from typing import Final, cast
 
 from thanostack.runtime import http2_frames as h2
+from thanostack.runtime.dialling import Dial, dial_plain, dial_where_it_leads
 from thanostack.runtime.error_mapping import GrpcCode
 from thanostack.runtime.http2_client import CallEnd, Http2Client, OnEnd
 from thanostack.runtime.http2_frames import ConnectionFailed
-from thanostack.runtime.http_server import parse_address
 
 CONNECT_TIMEOUT_S: Final = 5.0
 KEEPALIVE_S: Final = 10.0
@@ -35,27 +35,8 @@ KEEPALIVE_TIMEOUT_S: Final = 5.0
 PROBE_TIMEOUT_S: Final = 2.0
 _ATTEMPTS: Final = 2
 
-
-class Dial(Protocol):
-    """How a connection is made: plain here, and with TLS by whoever has certificates."""
-
-    def __call__(
-        self, protocol: Callable[[], asyncio.Protocol], address: str
-    ) -> Awaitable[asyncio.BaseTransport]:
-        """Connect a protocol to `host:port`; raises OSError if that cannot be done."""
-
-
 Refused = Callable[[str, Exception | None], str]
 """Says why a peer ended a connection before its first word: of its address and the error."""
-
-
-async def dial_plain(
-    protocol: Callable[[], asyncio.Protocol], address: str
-) -> asyncio.BaseTransport:
-    """Connect without TLS; the name is resolved anew each time."""
-    host, port = parse_address(address, "receive.hashrings")
-    transport, _ = await asyncio.get_running_loop().create_connection(protocol, host, port)
-    return transport
 
 
 class _Connection(asyncio.Protocol):
@@ -322,11 +303,12 @@ class UnaryChannel:
 
     async def _connect(self) -> str:
         """Connect for the calls that wait; return why that cannot be done, empty if it was."""
-        connection = _Connection(self._refused)
-        failure = ""
+        connection, failure = None, ""
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await self._dial(lambda: connection, self.address)
+                connection = await dial_where_it_leads(
+                    self._dial, lambda: _Connection(self._refused), self.address
+                )
         except TimeoutError:
             failure = f"not connected within {CONNECT_TIMEOUT_S:g} s"
         except Exception as error:  # calls wait for an end, whatever went wrong
@@ -334,12 +316,12 @@ class UnaryChannel:
         finally:
             self._dialling = None
             waiting, self._waiting = self._waiting, []
-        if not failure:
+        if connection is not None:
             self._connection = connection
         for call in waiting:
             if call.is_over:
                 continue
-            if failure:
+            if connection is None:
                 call.finish(CallEnd(GrpcCode.UNAVAILABLE, f"cannot connect: {failure}"))
             else:
                 self._begin_on(connection, call)

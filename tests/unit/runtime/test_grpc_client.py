@@ -14,9 +14,10 @@ import structlog
 from thanostack.lib.foundation.errors import SampleRejected
 from thanostack.runtime import grpc_client
 from thanostack.runtime import http2_frames as frames
+from thanostack.runtime.dialling import Dial, dial_plain
 from thanostack.runtime.error_mapping import GrpcCode
 from thanostack.runtime.grpc_call import CallContext, Unary
-from thanostack.runtime.grpc_client import Dial, UnaryChannel, dial_plain
+from thanostack.runtime.grpc_client import UnaryChannel
 from thanostack.runtime.grpc_messages import frame_message
 from thanostack.runtime.grpc_server import GrpcOptions, GrpcServer
 from thanostack.runtime.http2_client import CallEnd
