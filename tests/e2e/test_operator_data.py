@@ -154,14 +154,21 @@ def test_routers_are_replaced(stack, writes):
     check(tally)
 
 
-@pytest.mark.parametrize("how", [(), ("--grace-period=0", "--force")], ids=["asked", "forced"])
+FORCED = ("--grace-period=0", "--force")
+
+
+def replace(stack, name, *how):
+    """Delete a pod and wait until there is another one and all is as it should be."""
+    old = stack.get("pod", name)["metadata"]["uid"]
+    stack.kubectl("delete", "pod", name, f"--namespace={stack.namespace}", *how)
+    stack.until("another pod", lambda: is_other(stack.get("pod", name), old))
+    await_settled(stack)
+
+
+@pytest.mark.parametrize("how", [(), FORCED], ids=["asked", "forced"])
 def test_an_ingestor_is_deleted(stack, writes, how):
-    name = "metrics-ingestor-default-1"
     with writes.phase(" ".join(("kubectl delete pod of an ingestor", *how))) as tally:
-        old = stack.get("pod", name)["metadata"]["uid"]
-        stack.kubectl("delete", "pod", name, f"--namespace={stack.namespace}", *how)
-        stack.until("another pod", lambda: is_other(stack.get("pod", name), old))
-        await_settled(stack)
+        replace(stack, "metrics-ingestor-default-1", *how)
     check(tally)
 
 
@@ -192,6 +199,17 @@ def test_an_ingestor_is_killed(cluster, stack, writes):
     with writes.phase("kill -9 of an ingestor") as tally:
         kill_9(cluster, stack, stack.pods("ingestor")[0])
         await_settled(stack)
+    check(tally)
+
+
+def test_ingestors_are_lost_one_after_another(cluster, stack, writes):
+    """Routers find the one that has a new address before they need it."""
+    own_cluster(cluster)
+    with writes.phase("of ingestors one deleted, the next killed, three times") as tally:
+        for ordinal in range(3):
+            replace(stack, f"metrics-ingestor-default-{ordinal}", *FORCED)
+            kill_9(cluster, stack, stack.pods("ingestor")[(ordinal + 1) % 3])
+            await_settled(stack)
     check(tally)
 
 
