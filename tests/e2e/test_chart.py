@@ -74,6 +74,17 @@ def test_the_crd_may_be_somebody_elses():
     assert "CustomResourceDefinition" not in [kind for kind, *_ in render(crd={"create": False})]
 
 
+def test_its_image_can_be_pinned():
+    """Of the operator and of the hook; stacks without a version still get the tag as theirs."""
+    digest = f"sha256:{64 * 'a'}"
+    objects = render(image={"digest": digest})
+    hook = one(objects, "Job")["spec"]["template"]["spec"]["containers"][0]
+    tagged = container(render())["image"]
+    for pinned in (container(objects), hook):
+        assert pinned["image"] == f"{tagged}@{digest}"
+    assert f"--default-version={tagged.partition(':')[2]}" in container(objects)["args"]
+
+
 def test_it_can_be_kept_from_secrets():
     def resources(objects):
         return {r for rule in one(objects, "ClusterRole")["rules"] for r in rule["resources"]}
@@ -97,6 +108,7 @@ def test_pods_run_as_nobody_on_a_root_that_cannot_be_written():
         ({"logLevel": "loud"}, "/logLevel"),
         ({"replicas": -1}, "/replicas"),
         ({"image": {"tg": "1"}}, "tg"),
+        ({"image": {"digest": "sha256:abc"}}, "/image/digest"),
         ({"watchNamespaces": ["A"]}, "/watchNamespaces/0"),
         ({"serviceMonitor": {"interval": "soon"}}, "/serviceMonitor/interval"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.name must name"),

@@ -61,6 +61,18 @@ COPIES_ARE_TOLD_APART = Rule(
     "ingestors bear the label `replica`, and queries would count each copy: add it to "
     "spec.query.replicaLabels",
 )
+DIGEST_HAS_A_VERSION = Rule(
+    "!has(self.image) || !has(self.image.digest) || has(self.version)",
+    "a digest does not tell what it is: say in spec.version which version the image is of",
+)
+DIGEST_FOLLOWS_VERSION = Rule(
+    "!has(self.version) || !has(oldSelf.version) || self.version == oldSelf.version || "
+    "!has(self.image) || !has(self.image.digest) || "
+    "!has(oldSelf.image) || !has(oldSelf.image.digest) || "
+    "self.image.digest != oldSelf.image.digest",
+    "another version with the digest of the former one would change nothing: change "
+    "spec.image.digest too, or leave it out",
+)
 NAME_FITS = Rule(
     "self.metadata.name.matches('^[a-z]([a-z0-9-]*[a-z0-9])?$') && size(self.metadata.name) <= 30",
     "the names of Services are made of metadata.name: use at most 30 small letters, digits and "

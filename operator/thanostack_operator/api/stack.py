@@ -11,7 +11,12 @@ from .fields import SET, Duration, LabelName, Model, ObjectName, ShortText, text
 from .pod import PodSettings
 from .query import Query
 from .receive import Receive
-from .rules import COPIES_ARE_TOLD_APART, rules
+from .rules import (
+    COPIES_ARE_TOLD_APART,
+    DIGEST_FOLLOWS_VERSION,
+    DIGEST_HAS_A_VERSION,
+    rules,
+)
 
 GROUP = "thanostack.io"
 VERSION = "v1alpha1"
@@ -21,7 +26,7 @@ SHORT_NAME = "tstk"
 
 
 class Image(Model):
-    """The image that all services share; the operator's own version is the default tag."""
+    """The image that all services share: `repository:version`, with a digest `…@digest`."""
 
     repository: Annotated[
         str,
@@ -32,6 +37,22 @@ class Image(Model):
         ),
     ] = "thanostack/thanostack"
     """Name of the image without its tag, which is `spec.version`."""
+    digest: (
+        Annotated[
+            str,
+            text_like(
+                r"^sha256:[0-9a-f]{64}$",
+                "a digest is sha256: and 64 hexadecimal digits, in small letters",
+                71,
+            ),
+        ]
+        | None
+    ) = None
+    """What nodes pull, whatever the tag says; `spec.version` then only tells which version it is.
+
+    Kubernetes pulls `name:tag@digest` by the digest alone. The version stays in the image's name,
+    so that status, pods and people see it; a rule has both change together.
+    """
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     """When nodes pull the image."""
     pull_secrets: Annotated[list[ObjectName], Field(max_length=8, json_schema_extra=SET)] = []
@@ -59,7 +80,7 @@ class Monitoring(Model):
 class ThanosStackSpec(Model):
     """What a user asks for. Everything has a default: an empty spec is a working stack."""
 
-    model_config = rules(COPIES_ARE_TOLD_APART)
+    model_config = rules(COPIES_ARE_TOLD_APART, DIGEST_HAS_A_VERSION, DIGEST_FOLLOWS_VERSION)
 
     version: (
         Annotated[

@@ -113,7 +113,9 @@ def _spec(pod: Pod, operator_version: str) -> Object:
 
 def image(stack: ThanosStack, operator_version: str) -> str:
     """Return the image of all containers."""
-    return f"{stack.spec.image.repository}:{stack.spec.version or operator_version}"
+    wanted = stack.spec.image
+    digest = f"@{wanted.digest}" if wanted.digest else ""
+    return f"{wanted.repository}:{stack.spec.version or operator_version}{digest}"
 
 
 def _container(pod: Pod, operator_version: str) -> Object:

@@ -125,7 +125,7 @@ def _refusal(live: Object) -> str:
 
 def _version(live: Object) -> str:
     image = str(dig(live, "spec", "template", "spec", "containers", 0, "image", default=""))
-    return image.rpartition("/")[2].partition(":")[2]
+    return image.partition("@")[0].rpartition("/")[2].partition(":")[2]
 
 
 def _problem(kind: str, name: str, problems: dict[str, str]) -> tuple[str, bool]:

@@ -62,9 +62,10 @@ RELABEL = {
     "replacement": "d",
     "action": "hashmod",
 }
+DIGEST = "sha256:" + 64 * "a"
 EVERYTHING = {
     "version": "9",
-    "image": {"repository": "a/b", "pullPolicy": "Always", "pullSecrets": ["s"]},
+    "image": {"repository": "a/b", "digest": DIGEST, "pullPolicy": "Always", "pullSecrets": ["s"]},
     "paused": True,
     "clusterName": "c",
     "externalLabels": {"a": "b"},

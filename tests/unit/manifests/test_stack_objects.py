@@ -235,6 +235,8 @@ def test_the_image_follows_the_operator_unless_a_version_is_asked_for():
 
     assert image() == f"thanostack/thanostack:{VERSION}"
     assert image(version="9", image={"repository": "a/b"}) == "a/b:9"
+    digest = f"sha256:{64 * 'a'}"
+    assert image(version="9", image={"digest": digest}) == f"thanostack/thanostack:9@{digest}"
 
 
 def test_zones_of_members_are_those_of_the_plan():

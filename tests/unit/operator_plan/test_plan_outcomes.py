@@ -50,6 +50,17 @@ def test_a_stack_that_changes_is_looked_at_soon():
     assert plan_of(cluster).recheck_s == BUSY_RECHECK_S
 
 
+@pytest.mark.parametrize("repository", ["a/b", "registry.example.com:5000/a/b"])
+@pytest.mark.parametrize("digest", [None, f"sha256:{64 * 'a'}"])
+def test_the_status_tells_the_version_of_each_component(repository, digest):
+    """A digest decides which image runs; what people read is the version."""
+    image = {"repository": repository} | ({"digest": digest} if digest else {})
+    cluster = settled(**ring_spec(3), version="1.2.3", image=image)
+    status = cluster.stack.status
+    assert [component["version"] for component in status["components"]] == 3 * ["1.2.3"]
+    assert status["version"] == "1.2.3"
+
+
 def test_the_status_is_as_the_schema_has_it():
     cluster = cluster_of(**ring_spec(3))
     for n in (3, 5, 3):
