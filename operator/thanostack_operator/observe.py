@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from .api.pod import PodSettings
 from .api.stack import ThanosStack
@@ -39,6 +39,9 @@ from .pods import PodClient
 # prometheus-operator comes and goes rarely.
 DISCOVERY_S = 60.0
 _ORDINAL = re.compile(r"-([0-9]+)$")
+# Of a volume's source, which the API server has not read: what it is a name of, and where.
+_FILES = {"secret": ("Secret", "secretName"), "configMap": ("ConfigMap", "name")}
+_OBJECT_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")  # nothing that leads elsewhere
 
 
 async def observe(
@@ -304,4 +307,15 @@ def mentioned(stack: ThanosStack) -> set[tuple[str, str]]:
     for component in settings:
         names |= {("Secret", mount.name) for mount in component.secrets or []}
         names |= {("ConfigMap", mount.name) for mount in component.config_maps or []}
+        names.update(_files_of_volumes(component))
     return names
+
+
+def _files_of_volumes(settings: PodSettings) -> Iterator[tuple[str, str]]:
+    """Yield the Secrets and ConfigMaps that further volumes need, as (kind, name)."""
+    for volume in settings.extra_volumes or []:
+        for source, (kind, key) in _FILES.items():
+            files = dig(volume.sources, source, default={})
+            name = dig(files, key, default="")
+            if _OBJECT_NAME.fullmatch(str(name)) and not dig(files, "optional"):
+                yield kind, str(name)

@@ -20,6 +20,8 @@ from .fields import (
     map_keys,
     text_like,
 )
+from .lookup import DNSConfig, HostAlias
+from .volumes import ExtraVolumeMounts, ExtraVolumes, Mounts
 
 
 class Resources(Model):
@@ -40,20 +42,6 @@ class EnvVar(Model):
     """Its value; `$(NAME)` is replaced by an earlier variable, as Kubernetes does."""
 
 
-class MountedFiles(Model):
-    """A Secret or ConfigMap of the stack's namespace, mounted read-only for `extraArgs` to name."""
-
-    name: ObjectName
-    """Name of the Secret or ConfigMap."""
-    mount_path: Annotated[
-        str, text_like(r"^/[^:]*$", "a folder begins with a slash and has no colon", 256)
-    ]
-    """Folder in the container where its keys are files."""
-
-
-Mounts = Annotated[
-    list[MountedFiles], Field(max_length=16, json_schema_extra=map_keys("mountPath"))
-]
 # One item a flag: `--name=value`, or `--name` and `--no-name` for switches.
 ExtraArg = Annotated[
     str,
@@ -102,6 +90,18 @@ class PodSettings(Model):
     """Secrets mounted for `extraArgs` to name, such as certificates."""
     config_maps: Mounts | None = None
     """ConfigMaps mounted for `extraArgs` to name."""
+    extra_volumes: ExtraVolumes | None = None
+    """Further volumes of the pods."""
+    extra_volume_mounts: ExtraVolumeMounts | None = None
+    """Where `extraVolumes` are mounted."""
+    dns_policy: Literal["ClusterFirst", "None"] | None = None
+    """Whether pods ask the cluster's DNS, as by default, or only what `dnsConfig` names."""
+    dns_config: DNSConfig | None = None
+    """Additions to the pods' resolv.conf."""
+    host_aliases: (
+        Annotated[list[HostAlias], Field(max_length=16, json_schema_extra=map_keys("ip"))] | None
+    ) = None
+    """Lines added to the pods' hosts file."""
     termination_grace_period_seconds: Annotated[int, Field(ge=1, le=86400)] | None = None
     """How long a pod may take to end: 900 for ingestors, 150 for the others by default."""
 

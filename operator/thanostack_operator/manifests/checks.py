@@ -7,7 +7,6 @@ is left as it is: nothing is applied until it is mended.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 
@@ -15,19 +14,17 @@ from thanostack_operator.api.pod import PodSettings
 from thanostack_operator.api.reading import few
 from thanostack_operator.api.stack import ThanosStack
 
-from . import args
+from . import args, mounts
 from .hashrings import Member, render
 from .ingestors import external_labels
 from .known_flags import Command, mistakes
 from .names import INGESTOR, QUERY, ROUTER, labels
-from .pod import CONFIG_FOLDER, DATA_FOLDER
 
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
 _LABEL_KEY = re.compile(
     r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 )
 _COMMANDS: Mapping[str, Command] = {ROUTER: "receive", INGESTOR: "receive", QUERY: "query"}
-_FOLDERS = ("/tmp", "/proc", "/sys", "/dev", CONFIG_FOLDER, DATA_FOLDER)  # noqa: S108
 _NO_TENANTS = (".", "..", "lost+found", "thanostack-drain")
 _PATTERNS_COMPARED = 100
 _CONFIG_MAP_BYTES_MAX = 1_000_000
@@ -157,12 +154,17 @@ def _size(stack: ThanosStack) -> Iterator[str]:
 def _pods(stack: ThanosStack) -> Iterator[str]:
     """Yield what is wrong with settings of pods, named where they are written."""
     spec = stack.spec
-    rings = spec.receive.rings
+    rings = {f"spec.receive.rings[{ring.name}]": ring for ring in spec.receive.rings}
+    components: Mapping[str, tuple[str, PodSettings]] = {
+        "spec.receive.routers": (ROUTER, spec.receive.routers),
+        **{where: (INGESTOR, ring) for where, ring in rings.items()},
+        "spec.query": (QUERY, spec.query),
+    }
     yield from _settings(stack, "spec.podDefaults", (ROUTER, INGESTOR, QUERY), spec.pod_defaults)
-    yield from _settings(stack, "spec.receive.routers", (ROUTER,), spec.receive.routers)
-    for ring in rings:
-        yield from _settings(stack, f"spec.receive.rings[{ring.name}]", (INGESTOR,), ring)
-    yield from _settings(stack, "spec.query", (QUERY,), spec.query)
+    for where, (component, settings) in components.items():
+        yield from _settings(stack, where, (component,), settings)
+        yield from mounts.problems(where, settings, spec.pod_defaults)
+        yield from _dns(where, settings, spec.pod_defaults)
 
 
 def _settings(
@@ -183,7 +185,6 @@ def _settings(
         if not _LABEL_KEY.fullmatch(key):
             yield f"{where}.annotations: {key!r} is no name of an annotation"
     yield from _variables(where, settings)
-    yield from _mounts(where, settings)
 
 
 def _metadata(where: str, given: Mapping[str, str], own: Mapping[str, str]) -> Iterator[str]:
@@ -207,14 +208,13 @@ def _variables(where: str, settings: PodSettings) -> Iterator[str]:
             yield f"{where}.env: POD_NAME is the operator's: leave it out"
 
 
-def _mounts(where: str, settings: PodSettings) -> Iterator[str]:
-    paths = [
-        mount.mount_path.rstrip("/") or "/"
-        for mount in (*(settings.secrets or ()), *(settings.config_maps or ()))
-    ]
-    for path in paths:
-        if path == "/" or any(path == own or path.startswith(f"{own}/") for own in _FOLDERS):
-            yield f"{where}: mountPath {path} is taken: use a folder such as /etc/secrets/name"
-    for path, n_mounts in Counter(paths).items():
-        if n_mounts > 1:
-            yield f"{where}: mountPath {path} stands twice: use another folder for one of them"
+def _dns(where: str, settings: PodSettings, defaults: PodSettings) -> Iterator[str]:
+    """Yield why a component's pods would not find ingestors by DNS."""
+    merged = settings.over(defaults)
+    config = merged.dns_config
+    if merged.dns_policy == "None" and not (config and config.nameservers and config.searches):
+        path = "spec.podDefaults" if settings.dns_policy is None else where
+        yield (
+            f"{path}.dnsPolicy: None needs dnsConfig.nameservers, and in dnsConfig.searches the "
+            "cluster's domain, such as cluster.local: ingestors are named without it"
+        )

@@ -13,8 +13,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from thanostack_operator.api.pod import MountedFiles, PodSettings
+from thanostack_operator.api.fields import Model
+from thanostack_operator.api.pod import PodSettings
 from thanostack_operator.api.stack import GROUP, ThanosStack
+from thanostack_operator.api.volumes import MountedFiles
 
 from .args import flag, merged
 from .names import GRPC_PORT, HTTP_PORT, WRITE_PORT, Object, labels, selector
@@ -106,6 +108,9 @@ def _spec(pod: Pod, operator_version: str) -> Object:
         if settings.topology_spread_constraints is None
         else settings.topology_spread_constraints,
         securityContext=_pod_security(settings.security_context or {}),
+        dnsPolicy=settings.dns_policy,
+        dnsConfig=_json(settings.dns_config) if settings.dns_config else None,
+        hostAliases=[_json(alias) for alias in settings.host_aliases or ()],
         containers=[_container(pod, operator_version)],
         volumes=_volumes(pod),
     )
@@ -221,6 +226,7 @@ def _volumes(pod: Pod) -> list[Object]:
             {"name": f"configmap-{i}", "configMap": {"name": files.name}}
             for i, files in enumerate(settings.config_maps or ())
         ),
+        *map(_json, settings.extra_volumes or ()),
     ]
 
 
@@ -237,11 +243,17 @@ def _mounts(pod: Pod) -> list[Object]:
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the container's own
         *data,
         *({"name": name, "mountPath": path, "readOnly": True} for name, path in files),
+        *map(_json, settings.extra_volume_mounts or ()),
     ]
 
 
 def _extra(kind: str, mounts: Sequence[MountedFiles] | None) -> list[tuple[str, str]]:
     return [(f"{kind}-{i}", files.mount_path) for i, files in enumerate(mounts or ())]
+
+
+def _json(part: Model) -> Object:
+    """Return what a part of the spec says, as it stands in a pod's spec."""
+    return part.model_dump(by_alias=True, exclude_defaults=True)
 
 
 def checksum(*texts: str) -> str:

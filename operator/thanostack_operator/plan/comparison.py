@@ -40,6 +40,7 @@ _LIST_KEYS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "ports": (("containerPort", "protocol"), ("containerPort",), ("port", "protocol"), ("port",)),
     "ownerReferences": (("uid",),),
     "imagePullSecrets": (("name",),),
+    "hostAliases": (("ip",),),
     "topologySpreadConstraints": (("topologyKey", "whenUnsatisfiable"),),
 }
 # Fields of which a zero says something else than absence does.

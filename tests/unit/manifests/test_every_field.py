@@ -36,6 +36,17 @@ def pod(n):
         "extraArgs": [f"--debug.name=n{n}"],
         "secrets": [{"name": f"s{n}", "mountPath": f"/s{n}"}],
         "configMaps": [{"name": f"c{n}", "mountPath": f"/c{n}"}],
+        "extraVolumes": [{"name": f"n{n}", "emptyDir": {}}],
+        "extraVolumeMounts": [
+            {"name": f"n{n}", "mountPath": f"/n{n}", "subPath": "n", "readOnly": True}
+        ],
+        "dnsPolicy": "ClusterFirst" if n == 1 else "None",
+        "dnsConfig": {
+            "nameservers": [f"10.0.0.{n}"],
+            "searches": [f"n{n}"],
+            "options": [{"name": "ndots", "value": f"{n}"}],
+        },
+        "hostAliases": [{"ip": f"10.0.0.{n}", "hostnames": ["n"]}],
         "terminationGracePeriodSeconds": n,
     }
 

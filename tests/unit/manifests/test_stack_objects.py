@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from thanostack_operator.manifests.checks import problems
 from thanostack_operator.manifests.hashrings import Member
 from thanostack_operator.manifests.names import STACK_LABEL, owner_reference
 from thanostack_operator.manifests.services import missing_copies
@@ -183,6 +184,14 @@ def test_settings_of_pods_arrive():
         "env": [{"name": "A", "value": "1"}],
         "secrets": [{"name": "s", "mountPath": "/s"}],
         "configMaps": [{"name": "c", "mountPath": "/c"}],
+        "extraVolumes": [{"name": "v", "csi": {"driver": "d", "volumeAttributes": {"a_b": "1"}}}],
+        "extraVolumeMounts": [
+            {"name": "v", "mountPath": "/v", "readOnly": True, "subPath": "w"},
+            {"name": "v", "mountPath": "/w"},
+        ],
+        "dnsPolicy": "None",
+        "dnsConfig": {"nameservers": ["10.0.0.10"], "options": [{"name": "edns0"}]},
+        "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["h"]}],
     }
     template = named(objects_at_rest(stack_of(query=settings)), "Deployment", "x-query")["spec"][
         "template"
@@ -203,6 +212,28 @@ def test_settings_of_pods_arrive():
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
     assert volumes[mounted["/s"]]["secret"] == {"secretName": "s"}
     assert volumes[mounted["/c"]]["configMap"] == {"name": "c"}
+    assert [volumes["v"]] == settings["extraVolumes"]
+    assert container["volumeMounts"][-2:] == settings["extraVolumeMounts"]
+    assert spec["dnsPolicy"] == "None"
+    assert spec["dnsConfig"] == settings["dnsConfig"]
+    assert spec["hostAliases"] == settings["hostAliases"]
+
+
+def test_no_volume_of_the_operators_may_be_called_so_by_a_stack():
+    files = {
+        "secrets": [{"name": "s", "mountPath": "/s"}],
+        "configMaps": [{"name": "c", "mountPath": "/c"}],
+    }
+    rings = [{"name": "default", "overrides": {"default": {}}}]
+    routers = {"limits": {"write": {}}, "relabelConfigs": [{"action": "drop"}]}
+    stack = stack_of(podDefaults=files, receive={"routers": routers, "rings": rings})
+    workloads = [o["spec"] for o in objects_at_rest(stack) if "template" in o.get("spec", {})]
+    names = {v["name"] for spec in workloads for v in spec["template"]["spec"]["volumes"]}
+    names |= {c["metadata"]["name"] for s in workloads for c in s.get("volumeClaimTemplates", ())}
+    assert len(names) == 8
+    for name in names:
+        (problem,) = problems(stack_of(query={"extraVolumes": [{"name": name, "emptyDir": {}}]}))
+        assert f"{name} is a volume of the operator's" in problem
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ WANTED = {
                     }
                 ],
                 "tolerations": [{"key": "k"}],
+                "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["h"]}],
                 "volumes": [{"name": "v", "emptyDir": {}}],
             },
         },
@@ -58,6 +59,7 @@ def as_stored(wanted=WANTED):
     del container["volumeMounts"][0]["readOnly"]
     pod["containers"].insert(0, {"name": "sidecar", "image": "s"})
     pod["volumes"].append({"name": "token"})
+    pod["hostAliases"].insert(0, {"ip": "10.0.0.2", "hostnames": ["other"]})
     pod["tolerations"][0]["operator"] = "Equal"
     return live
 

@@ -141,6 +141,20 @@ async def test_secrets_and_config_maps_that_are_not_there_are_named():
     assert observed.missing == {"Secret/gone", "ConfigMap/file"}
 
 
+async def test_files_of_further_volumes_are_looked_for_too():
+    """Kubernetes never starts a pod without them, and says so nowhere but in an event."""
+    volumes = [
+        {"name": "a", "secret": {"secretName": "gone"}},
+        {"name": "b", "configMap": {"name": "file"}},
+        {"name": "c", "configMap": {"name": "may-be-gone", "optional": True}},
+        {"name": "d", "secret": {"secretName": "../../other/secrets/theirs"}},
+        {"name": "e", "secret": "nonsense"},
+        {"name": "f", "persistentVolumeClaim": {"claimName": "claim"}},
+    ]
+    observed = await look(FakeApiServer(), stack=stack_of(query={"extraVolumes": volumes}))
+    assert observed.missing == {"Secret/gone", "ConfigMap/file"}
+
+
 @pytest.mark.parametrize("status", [403, 500])
 async def test_not_being_allowed_to_look_for_secrets_is_no_error(status):
     server = FakeApiServer()
