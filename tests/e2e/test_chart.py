@@ -1,8 +1,10 @@
 """The chart, rendered by the real helm: what its values do, and what they refuse.
 
-That what it renders works is shown on a node, in `test_operator_life.py`.
+That what it renders works is shown on a node, in `test_operator_life.py`; what its roles for users
+grant, by an API server.
 """
 
+import functools
 import json
 import re
 import subprocess
@@ -10,11 +12,13 @@ from dataclasses import dataclass
 
 import pytest
 import yaml
+from cluster.fixtures import new_namespace
+from cluster.kubectl import KubectlError
 from cluster.programs import HELM
 from cluster.project import CHART, ROOT
 
 from thanostack.testing.go_programs import build
-from thanostack.testing.processes import peer_program
+from thanostack.testing.processes import peer_program, until
 
 NAMESPACE = "monitoring"
 
@@ -63,7 +67,10 @@ def test_by_default_the_whole_cluster_is_watched():
 def test_with_namespaces_it_has_rights_in_these_alone():
     objects = render(watchNamespaces=["a", "b"])
     kinds = [kind for kind, *_ in objects]
-    assert "ClusterRole" not in kinds
+    assert "ClusterRoleBinding" not in kinds
+    assert "ClusterRole" not in [
+        kind for kind, *_ in render(watchNamespaces=["a", "b"], rbac={"aggregate": False})
+    ]
     assert sorted(ns for kind, ns, _ in objects if kind == "Role") == ["", "a", "b"]
     assert container(objects)["args"][5:7] == ["--namespace=a", "--namespace=b"]
     hook = one(objects, "Job")["spec"]["template"]["spec"]["containers"][0]
@@ -87,9 +94,67 @@ def test_its_image_can_be_pinned():
 
 def test_it_can_be_kept_from_secrets():
     def resources(objects):
-        return {r for rule in one(objects, "ClusterRole")["rules"] for r in rule["resources"]}
+        role = objects["ClusterRole", "", f"{NAMESPACE}-it-thanostack-operator"]
+        return {r for rule in role["rules"] for r in rule["resources"]}
 
     assert resources(render()) - resources(render(rbac={"secrets": False})) == {"secrets"}
+
+
+@pytest.fixture(scope="module")
+def users(api_server_with_controllers):
+    """A namespace with a stack `x`, and the kubectl of a user with each of Kubernetes's roles."""
+    admin = api_server_with_controllers.kubectl()
+    wanted = render()
+    for (kind, _, name), each in wanted.items():
+        if kind == "CustomResourceDefinition" or name.endswith(("-view", "-edit")):
+            admin.apply(json.dumps(each))
+    admin("wait", "--for=condition=Established", "crd", "--all")
+    here = f"--namespace={new_namespace(admin)}"
+    stack = {
+        "apiVersion": "thanostack.io/v1alpha1",
+        "kind": "ThanosStack",
+        "metadata": {"name": "x"},
+        "spec": {"paused": True},
+    }
+    admin.apply(json.dumps(stack), here)
+    for role in ("view", "edit", "admin"):
+        admin("create", "rolebinding", role, f"--clusterrole={role}", f"--user={role}", here)
+
+    def may(role, *arguments):
+        return api_server_with_controllers.kubectl(role)(*arguments, here)
+
+    def can(role, verb):
+        try:
+            return may(role, "auth", "can-i", verb, "tstk")
+        except KubectlError:
+            return False
+
+    # A controller adds them; `edit` goes into `admin` a moment after it has its own.
+    for role, verb in (("view", "get"), ("edit", "delete"), ("admin", "delete")):
+        until(f"stacks in the role {role}", functools.partial(can, role, verb), 30)
+    return may
+
+
+@pytest.mark.parametrize("role", ["view", "edit", "admin"])
+def test_who_may_look_at_a_namespace_may_look_at_its_stacks(users, role):
+    assert '"paused":true' in users(role, "get", "tstk", "x", "--output=jsonpath={.spec}")
+    users(role, "get", "tstk", "x", "--subresource=status")
+
+
+PATCH = ("patch", "tstk", "x", "--type=merge")
+
+
+def test_who_may_only_look_changes_nothing(users):
+    for does in ((*PATCH, '--patch={"spec":{"paused":false}}'), ("delete", "tstk", "x")):
+        with pytest.raises(KubectlError, match='User "view" cannot'):
+            users("view", *does)
+
+
+@pytest.mark.parametrize("role", ["edit", "admin"])
+def test_who_may_edit_a_namespace_may_edit_its_stacks_but_not_their_status(users, role):
+    users(role, *PATCH, f'--patch={{"spec":{{"clusterName":"{role}"}}}}')
+    with pytest.raises(KubectlError, match=f'User "{role}" cannot patch resource'):
+        users(role, *PATCH, "--subresource=status", '--patch={"status":{"version":"1"}}')
 
 
 def test_pods_run_as_nobody_on_a_root_that_cannot_be_written():
