@@ -9,6 +9,7 @@
     additions what others added to objects
     deletion  what a stack does before it goes     singleton which compactor may run
     status    the whole status                     conditions  of it, and events that tell of flips
+    skew      whether the image's version fits this operator
     times     timers that outlive the operator
     preview   what would happen                    model     a cluster in memory to try it on
 

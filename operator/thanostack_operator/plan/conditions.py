@@ -27,6 +27,7 @@ _TELLING = {
     ("SpecValid", "False"): ("Warning", "SpecInvalid"),
     ("SpecValid", "True"): ("Normal", "SpecValid"),
     ("Stalled", "True"): ("Warning", "Stalled"),
+    ("VersionSupported", "False"): ("Warning", "VersionSkew"),
     ("ComponentsAvailable", "False"): ("Warning", "ComponentsNotAvailable"),
     ("UpgradeInProgress", "True"): ("Normal", "UpgradeStarted"),
     ("UpgradeInProgress", "False"): ("Normal", "UpgradeFinished"),
@@ -34,7 +35,9 @@ _TELLING = {
     ("Paused", "False"): ("Normal", "Resumed"),
 }
 # What is told of a stack that had no status: the rest is as everybody expects of a new one.
-_TOLD_AT_FIRST = ("Ready", "SpecInvalid", "Stalled", "Paused")
+_TOLD_AT_FIRST = ("Ready", "SpecInvalid", "Stalled", "Paused", "VersionSkew")
+# Of these, when they are bad, another message is worth an event although the status stays.
+_TELLING_WHY = ("SpecValid", "Stalled", "VersionSupported")
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def flips(stack: ThanosStack, after: Iterable[Mapping[str, Any]]) -> list[Event]
 def _says_other(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     if before.get("status") != after["status"]:
         return True
-    tells_why = after["type"] in ("SpecValid", "Stalled") and after["reason"] != "Valid"
+    tells_why = after["type"] in _TELLING_WHY and after["reason"] != "Valid"
     return tells_why and before.get("message") != after["message"]
 
 

@@ -44,7 +44,9 @@ def plan(stack: ThanosStack, observed: Observed, *, operator_version: str) -> Pl
         operator_version: the version of images where the spec names none.
     """
     version = stack.spec.version or operator_version
-    findings = Findings(components(stack, observed), version=version)
+    findings = Findings(
+        components(stack, observed), version=version, operator_version=operator_version
+    )
     timers = Timers(items_of(stack.status, "transitions"), observed.now)
     if stack.deleting:
         return _deletion(stack, observed, findings, timers)

@@ -128,4 +128,4 @@ def _told(step: Plan, done: dict[tuple[str, str], str]) -> list[str]:
     return lines
 
 
-_TOLD_EVENTS = ("RingChanged", "HistoryHidden", "IngestorRemoved", "DrainTimeout")
+_TOLD_EVENTS = ("VersionSkew", "RingChanged", "HistoryHidden", "IngestorRemoved", "DrainTimeout")

@@ -20,6 +20,7 @@ from .conditions import MESSAGE_MAX, Claim, conditions
 from .observed import Observed, Ref, dig, items_of
 from .ownership import NAME_TAKEN
 from .ring import RingStep
+from .skew import version_claim
 from .times import Timers, seconds, timestamp
 from .workload import Component
 
@@ -42,6 +43,7 @@ class Findings:
         pending: what this plan does and what waits, one phrase each; empty at rest.
         owned: the objects of the stack after this plan.
         version: of the images that were asked for.
+        operator_version: of the images that this operator would take by itself.
     """
 
     components: list[Component]
@@ -55,6 +57,7 @@ class Findings:
     pending: list[str] = field(default_factory=list)
     owned: list[Ref] = field(default_factory=list)
     version: str = ""
+    operator_version: str = ""
 
     @property
     def rolling(self) -> list[str]:
@@ -164,6 +167,7 @@ def _claims(stack: ThanosStack, observed: Observed, findings: Findings) -> list[
         _upgrade(findings),
         _paused(stack),
         valid,
+        version_claim(stack.spec.version, findings.operator_version),
     ]
 
 
