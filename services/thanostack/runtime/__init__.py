@@ -10,6 +10,7 @@ http_server    uvicorn on several addresses in our loop
 http_common    the pages every container has
 http_heads     connections whose headers are bounded
 lean_imports   libraries without the parts that nobody uses
+left_out       how parts of libraries are left out
 kernel_cache   compiling cold kernels before the first request
 logs, metrics  one line an event; one registry a process
 """

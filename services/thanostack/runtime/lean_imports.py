@@ -1,51 +1,47 @@
-"""Imports of two libraries without the parts of them that nothing here uses.
+"""Imports of libraries without the parts of them that nothing here uses.
 
-    structlog   its coloured console imports `rich` where that is installed      4 MiB
-    uvicorn     its command line imports `click` and `multiprocessing`           4 MiB
+    prometheus_client   servers of its own, and a client of the push gateway             2.5 MiB
+    structlog           its coloured console imports `rich` where that is installed      4
+    uvicorn             its command line imports `click` and `multiprocessing`           4
+                        what it would read the configuration of logs with                0.5
 
-A process keeps what it imports. Whoever needs these two takes them from here, so that they are
-imported in this way the first time.
+A process keeps what it imports. Whoever starts one imports this before all else that needs these
+libraries, so that they are imported in this way the first time.
 """
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Iterator
-from types import ModuleType
+from thanostack.runtime.left_out import Absent, absent, only, standing_in
 
-
-@contextlib.contextmanager
-def standing_in(name: str, module: ModuleType | None) -> Iterator[None]:
-    """Let imports inside of the `with` block find something else under a module's name.
-
-    Args:
-        name: full name; nothing happens if it was imported before.
-        module: what is found; None for as if it were not installed.
-    """
-    if name in sys.modules:
-        yield
-        return
-    sys.modules[name] = module  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[name]
-
-
-def _no_command_line() -> ModuleType:
-    module = ModuleType("uvicorn.main")
-    for name in ("Server", "main", "run"):
-        setattr(module, name, None)
-    return module
-
+with (
+    standing_in("http.server", only(BaseHTTPRequestHandler=Absent)),
+    standing_in("urllib.error", only(HTTPError=Absent)),
+    standing_in(
+        "urllib.request",
+        only(
+            BaseHandler=Absent, HTTPHandler=Absent, HTTPRedirectHandler=Absent,
+            HTTPSHandler=Absent, Request=Absent, build_opener=absent,
+        ),
+    ),
+    standing_in(
+        "wsgiref.simple_server",
+        only(WSGIRequestHandler=Absent, WSGIServer=Absent, make_server=absent),
+    ),
+):  # fmt: skip
+    import prometheus_client
 
 with standing_in("rich", None):
     import structlog
 
-with standing_in("uvicorn.main", _no_command_line()):
+with (
+    standing_in("configparser", only(RawConfigParser=Absent)),
+    standing_in("logging.config", only()),
+    standing_in("uvicorn.main", only(Server=Absent, main=absent, run=absent)),
+):
     import uvicorn.config
     import uvicorn.server
     from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-__all__ = ["STATUS_LINE", "HttpToolsProtocol", "structlog", "uvicorn"]
+__all__ = [
+    "STATUS_LINE", "HttpToolsProtocol", "prometheus_client", "structlog", "uvicorn"
+]  # fmt: skip

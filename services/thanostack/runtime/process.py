@@ -21,11 +21,11 @@ from functools import cached_property
 from typing import Any, Final
 
 import uvloop
-from prometheus_client import CollectorRegistry
 
 from thanostack.lib.foundation.clock import Clock, SystemClock
 from thanostack.runtime import logs, metrics
 from thanostack.runtime.grpc_metrics import GrpcMetrics
+from thanostack.runtime.lean_imports import prometheus_client
 from thanostack.runtime.logs import Logger
 from thanostack.runtime.probes import Probes
 from thanostack.runtime.shared_flags import LogAndTracingFlags
@@ -48,7 +48,7 @@ class Process:
     component: str
     supervisor: Supervisor
     probes: Probes
-    registry: CollectorRegistry
+    registry: prometheus_client.CollectorRegistry
     log: Logger
     clock: Clock
     tls: TLS
