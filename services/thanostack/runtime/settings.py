@@ -48,6 +48,11 @@ from thanostack.lib.foundation.units import (
     parse_model_duration,
     parse_size,
 )
+from thanostack.runtime.left_out import only, standing_in
+
+with standing_in("importlib.metadata", only(entry_points=lambda **_: ())):
+    # It would look through all distributions for plugins: 1.5 MiB for none.
+    import pydantic.plugin._loader  # noqa: F401
 
 ENVIRONMENT_PREFIX = "THANOSTACK_"
 MASK = "<secret>"
@@ -180,7 +185,7 @@ T = TypeVar("T", bound="Settings")
 class Settings(BaseModel):
     """The base of every container's settings; read it with `load`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, defer_build=True)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
