@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
+
+from thanostack.lib.kernels._store import installed_version
 
 SOURCE_VERSION = "0.1.0"
 """The version of a checkout that was never installed; a test compares it with pyproject.toml."""
@@ -12,8 +13,8 @@ SOURCE_VERSION = "0.1.0"
 def version() -> str:
     """Return the distribution's version."""
     try:
-        return importlib.metadata.version("thanostack")
-    except importlib.metadata.PackageNotFoundError:
+        return installed_version("thanostack")
+    except ModuleNotFoundError:
         return SOURCE_VERSION
 
 
