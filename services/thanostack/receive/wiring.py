@@ -130,10 +130,10 @@ class Receiver:
 
     def _make_drain(self) -> Drain | None:
         """Return what drains the ingestor, None where there is none or that is not enabled."""
-        from thanostack.receive.drain import Drain
-
         if self.ingestor is None or not self._settings.receive_enable_drain:
             return None
+        from thanostack.receive.drain import Drain
+
         return Drain(self.ingestor.storage, self._process, self._show_readiness)
 
     def _require_no_drain(self) -> None:

@@ -15,7 +15,6 @@ Source: kingpin v2, `parser.go`, `flags.go`.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -205,6 +204,8 @@ def suggestion(name: str, known: Collection[str]) -> str:
     name = name.removeprefix("no-")
     if name in MISTAKES:
         return f": {MISTAKES[name]}"
+    import difflib  # for mistakes only
+
     folded = {_folded(candidate): candidate for candidate in sorted(known)}
     near = difflib.get_close_matches(_folded(name), folded, n=1, cutoff=0.75)
     return f": did you mean --{folded[near[0]]}?" if near else ""

@@ -83,8 +83,10 @@ def _bind(host: str, port: int) -> socket.socket:
         return socket.create_server(
             ("", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True
         )
+    # As bytes: text goes through a codec of its own, half a MiB for names that are ASCII anyway.
+    known = host.encode() if host.isascii() else host
     family, _, _, _, target = socket.getaddrinfo(
-        host or "0.0.0.0", port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        known or b"0.0.0.0", port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     return socket.create_server(target[:2], family=family, backlog=BACKLOG)
 

@@ -12,7 +12,7 @@ Source: Thanos v0.42.4, `cmd/thanos/config.go`, `pkg/extkingpin/flags.go`.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import field_validator, model_validator
 
@@ -35,7 +35,9 @@ from thanostack.runtime.tls_options import (
     openssl_curve,
     openssl_suites,
 )
-from thanostack.runtime.web_config import WebConfig, read_web_config
+
+if TYPE_CHECKING:  # for ports that have such a file only
+    from thanostack.runtime.web_config import WebConfig
 
 TLSVersion = Literal["1.0", "1.1", "1.2", "1.3"]
 
@@ -116,6 +118,8 @@ def check_web_config(path: str, flag: str) -> WebConfig:
     Raises:
         SettingsInvalid: naming the file and what is wrong.
     """
+    from thanostack.runtime.web_config import read_web_config
+
     config = read_web_config(path, flag)
     check_server_tls(config.tls)
     return config

@@ -10,7 +10,7 @@ does not make it speak plain text.
 from __future__ import annotations
 
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from thanostack.lib.foundation.errors import SettingsInvalid
 from thanostack.runtime.http_direct import Direct
@@ -20,8 +20,9 @@ from thanostack.runtime.reloading import Reloading
 from thanostack.runtime.shared_flags import HTTPServerFlags
 from thanostack.runtime.tls_options import HTTP_ALPN, ServerTLSOptions
 from thanostack.runtime.tls_ports import ServerTLS
-from thanostack.runtime.web_config import WebConfig, read_web_config
-from thanostack.runtime.web_guard import WebGuard
+
+if TYPE_CHECKING:  # for ports that have such a file only
+    from thanostack.runtime.web_config import WebConfig
 
 
 def web_port(
@@ -60,6 +61,8 @@ def web_port(
             application, bound, grace_s=grace_s, tls=own, direct=asked_first,
             last_requests_s=last_requests_s,
         )  # fmt: skip
+    from thanostack.runtime.web_guard import WebGuard
+
     followed = _follow(path, flag, name, process)
     guard = WebGuard(application, followed.current, process.clock)
     if own is None and followed.current().tls is not None:
@@ -86,6 +89,8 @@ def pages_port(
 
 
 def _follow(path: str, flag: str, name: str, process: Process) -> Reloading[WebConfig]:
+    from thanostack.runtime.web_config import read_web_config
+
     def told(error: SettingsInvalid | None) -> None:
         if error is None:
             process.log.info("web configuration reloaded", port=name)

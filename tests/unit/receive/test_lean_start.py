@@ -8,31 +8,38 @@ import subprocess
 import sys
 
 # The largest, MiB: grpc and protobuf 20, cryptography 9, fastapi 8, rich 4, click 4, hpack 2 (12 in
-# passing), numba 100.
+# passing), numba 100. Of the small ones: importlib.metadata 1.9, yaml 0.9, tempfile 0.6,
+# logging.config 0.5, encodings.idna 0.4, difflib 0.2, and the servers behind prometheus_client 2.5.
 HEAVY = (
-    "bcrypt", "click", "cryptography", "fastapi", "google.protobuf", "grpc", "hpack", "httpx",
-    "llvmlite", "multiprocessing", "numba", "re2", "rich", "starlette", "watchfiles",
-    "thanostack.lib.promql", "thanostack.lib.storeapi", "thanostack.lib.tsdb.multi_tsdb",
+    "bcrypt", "click", "configparser", "cryptography", "difflib", "encodings.idna", "fastapi",
+    "google.protobuf", "grpc", "hpack", "http.server", "httpx", "importlib.metadata", "llvmlite",
+    "logging.config", "multiprocessing", "numba", "re2", "rich", "starlette", "tempfile",
+    "urllib.request", "watchfiles", "wsgiref.simple_server", "yaml", "thanostack.lib.promql",
+    "thanostack.lib.storeapi", "thanostack.lib.tsdb.block_meta", "thanostack.lib.tsdb.multi_tsdb",
+    "thanostack.runtime.web_config",
 )  # fmt: skip
+# Modules are imported in the order in which the program does it.
 PROGRAM = """
-import asyncio, json, os, sys
-from thanostack.receive import settings, wiring
-from thanostack.runtime import kernel_pool, process
-from thanostack.runtime.settings import load
+import json, sys
+from thanostack.runtime import cli
+cli.settings_of("receive")
+from thanostack.runtime import process
 
-async def start(found, life):
-    await wiring.start(found, life)
-    print(json.dumps(sorted(sys.modules)), flush=True)
-    life.supervisor.stop("done")
+def run(component, settings, start, log):
+    async def start_and_tell(found, life):
+        await start(found, life)
+        print(json.dumps(sorted(sys.modules)), flush=True)
+        life.supervisor.stop("done")
 
-given = {
-    "label": ['r="a"'], "receive.hashrings": ['[{"endpoints": ["127.0.0.1:1"]}]'],
-    "http-address": ["127.0.0.1:0"], "grpc-address": ["127.0.0.1:0"],
-    "remote-write.address": ["127.0.0.1:0"], "receive.hashrings-algorithm": ["ketama"],
-}
-found = load(settings.ReceiveSettings, given)
-found.check()
-sys.exit(process.run("receive", found, start, process.log_of("receive", found)))
+    return run_whole(component, settings, start_and_tell, log)
+
+run_whole, process.run = process.run, run
+sys.exit(cli.main([
+    "receive", "--label=r=\\"a\\"", "--receive.hashrings-algorithm=ketama",
+    '--receive.hashrings=[{"endpoints": ["127.0.0.1:1"]}]',
+    "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0",
+    "--remote-write.address=127.0.0.1:0",
+]))
 """
 
 

@@ -14,7 +14,6 @@ Source: Thanos v0.42.4 `pkg/receive/config.go`.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 from collections.abc import Callable, Iterable
@@ -142,9 +141,15 @@ def checked_choice(value: str, choices: Iterable[str], what: str) -> str:
     choices = tuple(choices)
     if value in choices:
         return value
-    close = difflib.get_close_matches(value.lower(), choices, n=1, cutoff=0.5)
+    close = _close_matches(value.lower(), choices, cutoff=0.5)
     hint = f"did you mean {close[0]!r}?" if close else f"use {' or '.join(map(repr, choices))}"
     raise InvalidInput(f"{what}: {value!r} is unknown; {hint}")
+
+
+def _close_matches(value: str, choices: Iterable[str], cutoff: float = 0.6) -> list[str]:
+    import difflib  # for mistakes only
+
+    return difflib.get_close_matches(value, choices, n=1, cutoff=cutoff)
 
 
 def _ring(fields: _Fields, default_algorithm: str) -> HashringConfig:
@@ -230,7 +235,7 @@ class _Fields:
     def close(self) -> None:
         """Warn about fields that nobody asked for."""
         for key in sorted(self._items.keys() - self._known):
-            close = difflib.get_close_matches(key, self._known, n=1)
+            close = _close_matches(key, self._known)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             self.warnings.append(f"{self.path}: unknown field {key!r} has no effect{hint}")
 
