@@ -59,18 +59,20 @@ class Upstream:
     """The server behind the port, which is started when a client first needs it.
 
     Args:
-        start: returns the Unix socket that it listens on, once it does.
+        path: the Unix socket that it listens on.
+        start: returns when it listens.
     """
 
-    def __init__(self, start: Callable[[], Awaitable[Path]]) -> None:
-        self._start = start
-        self._starting: asyncio.Future[Path] | None = None
+    def __init__(self, path: Path, start: Callable[[], Awaitable[None]]) -> None:
+        self._path, self._start = path, start
+        self._starting: asyncio.Future[None] | None = None
 
     async def ready(self) -> Path:
         """Return where it listens, once it does; what hindered it hinders everyone."""
         if self._starting is None:
             self._starting = asyncio.ensure_future(self._start())
-        return await asyncio.shield(self._starting)
+        await asyncio.shield(self._starting)
+        return self._path
 
     async def settle(self) -> None:
         """Wait until it has started or could not, if anybody asked for it."""

@@ -20,7 +20,9 @@ Excluded: what the methods do (`grpc_api` modules), clients, TLS (`tls_ports`).
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
+import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -108,6 +110,8 @@ class GrpcServer:
         Raises:
             OSError: if grpcio cannot be started; why is in the log.
         """
+        self._folder = Path(tempfile.mkdtemp(prefix="thanostack-grpc-"))  # mode 0700
+        path = self._folder / "grpc.sock"
         options = self._options
         service = Http2Service(
             handlers={**self._handlers, HEALTH_CHECK: Unary(self._health.check, inline=True)},
@@ -119,7 +123,7 @@ class GrpcServer:
             connection_age_s=options.connection_age_s,
             role=options.role,
         )
-        self._upstream = Upstream(self._start_grpcio)
+        self._upstream = Upstream(path, lambda: self._start_grpcio(path))
         self._front = Front(
             self._bound, self._upstream, service, limits=options.front, tls=self._tls
         )
@@ -144,8 +148,6 @@ class GrpcServer:
             pool.shutdown(wait=False, cancel_futures=True)
         self._health.close()
         if self._folder is not None:
-            import shutil
-
             shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _stop_grpcio(self, grace_s: float) -> None:
@@ -155,22 +157,17 @@ class GrpcServer:
             await asyncio.to_thread(self._grpcio.stop(grace_s).wait)
             self._grpcio.close()
 
-    async def _start_grpcio(self) -> Path:
-        """Import grpcio, begin to listen, and return where."""
+    async def _start_grpcio(self, path: Path) -> None:
+        """Import grpcio and begin to listen."""
         try:
-            self._grpcio, path = await asyncio.to_thread(self._make_grpcio)
+            self._grpcio = await asyncio.to_thread(self._make_grpcio, path)
         except Exception as error:  # whatever it was, clients wait for an end
             self._log.error("grpcio cannot be started", err=error, exc_info=error)
             raise OSError("grpcio cannot be started") from error
-        return path
 
-    def _make_grpcio(self) -> tuple[GrpcioServer, Path]:
-        import tempfile
-
+    def _make_grpcio(self, path: Path) -> GrpcioServer:
         from thanostack.runtime.grpcio_server import GrpcioServer
 
-        self._folder = Path(tempfile.mkdtemp(prefix="thanostack-grpc-"))  # mode 0700
-        path = self._folder / "grpc.sock"
         server = GrpcioServer(
             path,
             self._handlers,
@@ -182,7 +179,7 @@ class GrpcServer:
             options=self._options,
         )
         server.start()
-        return server, path
+        return server
 
     def _report(self, name: str, error: BaseException) -> None:
         self._observer.hit_bug()

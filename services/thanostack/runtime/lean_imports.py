@@ -11,37 +11,26 @@ libraries, so that they are imported in this way the first time.
 
 from __future__ import annotations
 
-from thanostack.runtime.left_out import Absent, absent, only, standing_in
+from thanostack.runtime.left_out import hollow, standing_in
 
 with (
-    standing_in("http.server", only(BaseHTTPRequestHandler=Absent)),
-    standing_in("urllib.error", only(HTTPError=Absent)),
-    standing_in(
-        "urllib.request",
-        only(
-            BaseHandler=Absent, HTTPHandler=Absent, HTTPRedirectHandler=Absent,
-            HTTPSHandler=Absent, Request=Absent, build_opener=absent,
-        ),
-    ),
-    standing_in(
-        "wsgiref.simple_server",
-        only(WSGIRequestHandler=Absent, WSGIServer=Absent, make_server=absent),
-    ),
-):  # fmt: skip
+    standing_in("http.server", hollow()),
+    standing_in("urllib.error", hollow()),
+    standing_in("urllib.request", hollow()),
+    standing_in("wsgiref.simple_server", hollow()),
+):
     import prometheus_client
 
 with standing_in("rich", None):
     import structlog
 
 with (
-    standing_in("configparser", only(RawConfigParser=Absent)),
-    standing_in("logging.config", only()),
-    standing_in("uvicorn.main", only(Server=Absent, main=absent, run=absent)),
+    standing_in("configparser", hollow()),
+    standing_in("logging.config", hollow()),
+    standing_in("uvicorn.main", hollow()),
 ):
     import uvicorn.config
     import uvicorn.server
     from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-__all__ = [
-    "STATUS_LINE", "HttpToolsProtocol", "prometheus_client", "structlog", "uvicorn"
-]  # fmt: skip
+__all__ = ["STATUS_LINE", "HttpToolsProtocol", "prometheus_client", "structlog", "uvicorn"]

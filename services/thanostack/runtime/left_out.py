@@ -9,7 +9,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -30,17 +30,21 @@ def standing_in(name: str, module: ModuleType | None) -> Iterator[None]:
         del sys.modules[name]
 
 
-def only(**names: Any) -> ModuleType:
-    """Return a module that has nothing but these names."""
+def hollow() -> ModuleType:
+    """Return a module that has every name, and `Absent` under each."""
     module = ModuleType("left_out")
-    vars(module).update(names)
+    module.__getattr__ = _absent  # type: ignore[method-assign]
     return module
 
 
 class Absent:
-    """Stands for a class that is derived from and never made."""
+    """Stands for a class that is derived from but never made, or a function never called."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        raise NotImplementedError("this part of a library was left out: see left_out")
 
 
-def absent(*_: Any, **__: Any) -> NoReturn:
-    """Stand for a function that is never called."""
-    raise NotImplementedError("this part of a library was left out: see left_out")
+def _absent(name: str) -> type[Absent]:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return Absent

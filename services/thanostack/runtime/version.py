@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import platform
-
-from thanostack.lib.kernels._store import installed_version
 
 SOURCE_VERSION = "0.1.0"
 """The version of a checkout that was never installed; a test compares it with pyproject.toml."""
@@ -13,8 +12,8 @@ SOURCE_VERSION = "0.1.0"
 def version() -> str:
     """Return the distribution's version."""
     try:
-        return installed_version("thanostack")
-    except ModuleNotFoundError:
+        return importlib.metadata.version("thanostack")
+    except importlib.metadata.PackageNotFoundError:
         return SOURCE_VERSION
 
 

@@ -8,12 +8,12 @@ import subprocess
 import sys
 
 # The largest, MiB: grpc and protobuf 20, cryptography 9, fastapi 8, rich 4, click 4, hpack 2 (12 in
-# passing), numba 100. Of the small ones: importlib.metadata 1.9, yaml 0.9, tempfile 0.6,
+# passing), numba 100. Of the small ones: yaml 0.9,
 # logging.config 0.5, encodings.idna 0.4, difflib 0.2, and the servers behind prometheus_client 2.5.
 HEAVY = (
     "bcrypt", "click", "configparser", "cryptography", "difflib", "encodings.idna", "fastapi",
-    "google.protobuf", "grpc", "hpack", "http.server", "httpx", "importlib.metadata", "llvmlite",
-    "logging.config", "multiprocessing", "numba", "re2", "rich", "starlette", "tempfile",
+    "google.protobuf", "grpc", "hpack", "http.server", "httpx", "llvmlite", "logging.config",
+    "multiprocessing", "numba", "re2", "rich", "starlette",
     "urllib.request", "watchfiles", "wsgiref.simple_server", "yaml", "thanostack.lib.promql",
     "thanostack.lib.storeapi", "thanostack.lib.tsdb.block_meta", "thanostack.lib.tsdb.multi_tsdb",
     "thanostack.runtime.web_config",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import socket
 import subprocess
 import sys
 
 import pytest
 
-from thanostack.lib.kernels._store import installed_version
 from thanostack.runtime.cli import COMMANDS, NOT_THERE_YET, main
 from thanostack.runtime.version import SOURCE_VERSION
 
@@ -61,18 +59,6 @@ def test_version_is_the_projects(capsys):
     assert main(["--version"]) == main(["receive", "--version"]) == 0
     assert capsys.readouterr().out.count("thanostack, version ") == 2
     assert SOURCE_VERSION
-
-
-@pytest.mark.parametrize("name", ["llvmlite", "numba", "numpy", "thanostack"])
-def test_versions_are_those_of_the_installed_metadata(name):
-    """Kernels are kept by them: a new version must be another one here too."""
-    assert installed_version(name) == importlib.metadata.version(name)
-
-
-def test_what_is_not_installed_has_no_version():
-    """A checkout that was never installed has its source's."""
-    with pytest.raises(ModuleNotFoundError):
-        installed_version("nothing_of_this_name")
 
 
 def test_help_does_not_load_kernels():

@@ -17,11 +17,12 @@ Invariant: a file appears whole or not at all; one that was damaged since is tak
 import contextlib
 import functools
 import hashlib
+import importlib.metadata
 import os
 import platform
 import re
 import stat
-import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +33,7 @@ _IMPORT = re.compile(
     rf"^from {re.escape(_PACKAGE)}\.(\w+) import|^from {re.escape(_PACKAGE)} import (\w+)", re.M
 )
 _COMPILER = ("_compiler", "_intrinsics", "_types")
+_VERSIONS = tuple(importlib.metadata.version(name) for name in ("numba", "llvmlite", "numpy"))
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 # What the levels of the x86-64 ABI add to the one before, as /proc/cpuinfo spells it.
@@ -39,31 +41,6 @@ _X86_LEVELS = (
     ("x86-64-v3", {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe"}),
     ("x86-64-v2", {"cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"}),
 )
-
-
-def installed_version(name: str) -> str:
-    """Return the version of an installed distribution, by the name of its folder of metadata.
-
-    `importlib.metadata` finds the same, and older forms as well; it imports a MiB.
-
-    Args:
-        name: without dashes and in lower case.
-
-    Raises:
-        ModuleNotFoundError: if it is not installed.
-    """
-    folder = re.compile(re.escape(name) + r"-([^-]+)\.dist-info")
-    for place in sys.path:
-        with contextlib.suppress(OSError):
-            for entry in Path(place).iterdir():
-                if found := folder.fullmatch(entry.name):
-                    return found[1]
-    import importlib.metadata
-
-    return importlib.metadata.version(name)
-
-
-_VERSIONS = tuple(installed_version(name) for name in ("numba", "llvmlite", "numpy"))
 
 
 class ProcessorUnsupported(RuntimeError):
@@ -149,8 +126,6 @@ def roots() -> Iterator[Path]:
         yield Path(chosen)
     with contextlib.suppress(RuntimeError):  # a user without a home
         yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "thanostack/kernels")
-    import tempfile  # which imports much
-
     with contextlib.suppress(OSError):  # no folder for temporary files can be written
         yield Path(tempfile.gettempdir(), "thanostack-kernels")
 
@@ -209,8 +184,6 @@ def _write(path: Path, entry: Entry) -> None:
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     if not _is_trusted(path.parent):
         raise PermissionError(f"{path.parent} is open to other users")
-    import tempfile
-
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         file.write(f"{entry.symbol}\n{digest}\n".encode() + entry.code)
     # An image's store is filled by root and read by whoever runs in it.
