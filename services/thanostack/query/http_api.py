@@ -2,6 +2,7 @@
 
     query  query_range  series  labels                GET, POST (form)
     label/<name>/values  stores  status/…             GET
+    rules  alerts  targets  metadata  query_exemplars GET: empty, see endpoint_apis
 
 A request is decoded on the event loop, answered in a bounded pool of threads, and its body is made
 there too: up to one piece at once, a longer one streamed piece by piece. A client that leaves
@@ -15,6 +16,7 @@ cancels its query.
 | an endpoint, elsewhere | 422 · execution |
 | deadline, client gone | 503 · timeout, canceled |
 | an API that is not offered yet | 501 · unavailable |
+| another method | 405, plain text |
 
 Source: Thanos `pkg/api/query/v1.go`; Prometheus `web/api/v1/api.go`.
 """
@@ -32,7 +34,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request, Response
-from starlette.responses import StreamingResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
 
 from thanostack.lib.foundation.errors import (
     Corruption,
@@ -49,6 +51,7 @@ from thanostack.lib.promapi.results import POINTS_PER_PIECE, stream_labels, stre
 from thanostack.lib.promql.engine import Deadline, QueryResult
 from thanostack.lib.promql.parser import parse_metric_selector
 from thanostack.lib.tenancy.rule import TenantRule
+from thanostack.query.endpoint_apis import ENDPOINT_APIS
 from thanostack.query.endpoint_set import EndpointSet
 from thanostack.query.metrics import QueryMetrics
 from thanostack.query.service import QueryService, RequestOptions
@@ -63,10 +66,8 @@ _CORS: Final = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Expose-Headers": "Date",
 }
-_NOT_OFFERED: Final = (
-    "alerts", "rules", "targets", "metadata", "query_exemplars", "status/tsdb", "query_explain",
-    "query_range_explain",
-)  # fmt: skip
+_NOT_OFFERED: Final = ("status/tsdb", "query_explain", "query_range_explain")
+_OF_ENDPOINTS: Final = tuple(ENDPOINT_APIS.items())
 _FORM_BYTES_MAX: Final = 10 << 20
 _ESCAPED: Final = re.compile("_([0-9a-fA-F]{1,5})_|__")
 _FORM: Final = "application/x-www-form-urlencoded"
@@ -150,11 +151,15 @@ class QueryAPI:
             ("/stores", "stores", self._stores, get),
             ("/status/{page}", "status", self._status, get),
             *((f"/{path}", path, self._not_offered, both) for path in _NOT_OFFERED),
+            *((f"/{name}", name, self._of_endpoints, a.methods) for name, a in _OF_ENDPOINTS),
         ):
             # The first route that matches wins: status/tsdb is registered before status/{page}.
             at = 0 if handle == self._not_offered else len(router.routes)
-            router.add_api_route(path, self._instrumented(name, handle), methods=methods)
+            router.add_api_route(path, self._instrumented(name, handle), methods=[*methods])
             router.routes.insert(at, router.routes.pop())
+            if "POST" not in methods:  # else it came to the route of what is not there at all
+                refuse = self._instrumented(name, _wrong_method)
+                router.add_api_route(path, refuse, methods=["POST"])
         router.add_api_route(
             "/{path:path}", self._instrumented("options", _options), methods=["OPTIONS"]
         )
@@ -366,6 +371,15 @@ class QueryAPI:
         body = encode_success(self._pages.page(request.path_params["page"]))
         return await self._respond(request, _Answered(iter([body])))
 
+    async def _of_endpoints(self, request: Request) -> Response:
+        path = request.url.path.removeprefix(self._options.prefix)
+        api = ENDPOINT_APIS[path.rpartition("/")[2]]
+        n_having = api.count(status.endpoint.info for status in self._endpoints.statuses())
+        if n_having:
+            text = f"{path} of endpoints is not passed on yet: ask those that have it ({n_having})"
+            return _json(encode_error("unavailable", text), 501)
+        return _json(encode_success(api.nothing), 200)
+
     async def _not_offered(self, request: Request) -> Response:
         path = request.url.path.removeprefix(self._options.prefix)
         return _json(encode_error("unavailable", f"{path} is not offered yet"), 501)
@@ -447,6 +461,11 @@ def _json(body: bytes, status: int, headers: dict[str, str] | None = None) -> Re
 
 async def _options(_: Request) -> Response:
     return Response(status_code=204)
+
+
+async def _wrong_method(_: Request) -> Response:
+    headers = {"Allow": "GET, OPTIONS", "X-Content-Type-Options": "nosniff"}
+    return PlainTextResponse("Method Not Allowed\n", 405, headers)
 
 
 async def _unknown(request: Request) -> Response:

@@ -1,6 +1,7 @@
 """The HTTP API over stores of the same process: answers, parameters, headers, errors."""
 
 import asyncio
+import dataclasses
 import gzip
 import json
 import threading
@@ -51,7 +52,7 @@ async def api():
     """Return a function that asks a querier with some flags over the two replicas."""
     made = []
 
-    async def make(*flags, stores=None, **options):
+    async def make(*flags, stores=None, endpoint=None, **options):
         given = {}
         for flag in ("--query.replica-label=replica", *flags):
             name, _, value = flag.removeprefix("--").partition("=")
@@ -59,7 +60,8 @@ async def api():
         settings = load(QuerySettings, given, {})
         process = new_process("query", configure("query", level="error", form="logfmt"))
         found = replicas() if stores is None else stores
-        local = [LocalEndpoint("local", StoreServer(lambda: found))] if found else []
+        server = endpoint or StoreServer(lambda: found)
+        local = [LocalEndpoint("local", server)] if found else []
         querier = Querier(settings, process, local=local)
         application = FastAPI()
         application.include_router(querier.api().router())
@@ -210,7 +212,6 @@ async def test_promql_annotations_may_be_cached(api):
         ("series", {"match[]": "{"}, 400, "bad_data", "1:"),
         ("status/nothing", {}, 404, "not_found", "no such API: status/nothing"),
         ("nothing/here", {}, 404, "not_found", "no such API: /api/v1/nothing/here"),
-        ("rules", {}, 501, "unavailable", "/api/v1/rules is not offered yet"),
         ("status/tsdb", {}, 501, "unavailable", "/api/v1/status/tsdb is not offered yet"),
     ],
 )
@@ -221,6 +222,53 @@ async def test_errors(api, path, params, status, kind, text):
     answer = response.json()
     assert (status, "error", kind) == (response.status_code, answer["status"], answer["errorType"])
     assert answer["error"].startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("path", "nothing", "marker"),
+    [
+        ("rules", {"groups": []}, "rules"),
+        ("rules?type=alert", {"groups": []}, "rules"),
+        ("alerts", {"alerts": []}, "rules"),
+        ("targets", {"activeTargets": [], "droppedTargets": []}, "targets"),
+        ("metadata?limit=40000", {}, "metric_metadata"),
+        ("query_exemplars?query=up", [], "exemplars"),
+    ],
+)
+async def test_what_no_endpoint_has_is_empty(api, path, nothing, marker):
+    """Grafana asks for it; with an endpoint that has some, nothing would be a wrong answer."""
+    client = await api()
+    assert nothing == await data(client, path)
+    telling = StoreServer(replicas)
+    described = dataclasses.replace(telling.describe(), apis=frozenset({marker}))
+    telling.describe = lambda: described
+    client = await api(endpoint=telling)
+    refused = await client.get(f"/api/v1/{path}")
+    assert (501, "unavailable") == (refused.status_code, refused.json()["errorType"])
+    bare = path.partition("?")[0]
+    text = f"/api/v1/{bare} of endpoints is not passed on yet: ask those that have it (1)"
+    assert text == refused.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "label/job/values", 405),
+        ("POST", "metadata", 405),
+        ("POST", "rules", 405),
+        ("POST", "stores", 405),
+        ("POST", "status/buildinfo", 405),
+        ("POST", "query_exemplars", 200),
+        ("DELETE", "series", 405),
+        ("POST", "nothing", 404),
+    ],
+)
+async def test_a_wrong_method_is_called_that(api, method, path, status):
+    """It was 404 and "no such API", of an API that is there."""
+    response = await (await api()).request(method, f"/api/v1/{path}")
+    assert status == response.status_code
+    if status == 405:
+        assert "GET" in response.headers["allow"]
 
 
 async def test_a_step_that_does_not_fit_is_422(api):
