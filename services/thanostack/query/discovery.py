@@ -6,8 +6,9 @@
     dnssrv+name[:port]        SRV, then the addresses of each target; a port given wins
     dnssrvnoa+name            SRV, targets by name
 
-A look-up that fails keeps the answer before it; a name that is gone yields nothing. Names are
-completed by the search list of resolv.conf, as upstream: `x.ns.svc` is enough in a Kubernetes pod.
+A look-up that fails keeps the answer before it; a name that is gone yields nothing, which is
+logged when it begins. Names are completed by the search list of resolv.conf, as upstream:
+`x.ns.svc` is enough in a Kubernetes pod.
 
 Source: Thanos `pkg/discovery/dns`.
 """
@@ -101,6 +102,9 @@ class Resolver:
             self._metrics.dns_failures.inc()
             self._log.warning("look-up failed, keeping the last answer", name=text, err=error)
             addresses = self._known.get(text, ())
+        else:
+            if not addresses and self._known.get(text) != ():
+                self._log.warning("name has no addresses, so no endpoint comes of it", name=text)
         self._metrics.dns_lookups.inc()
         self._metrics.dns_results.labels(text).set(len(addresses))
         self._known[text] = addresses

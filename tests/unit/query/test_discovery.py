@@ -74,3 +74,15 @@ async def test_names_are_completed(a_pods_resolver, address, expected):
         system=False, metrics=QueryMetrics(CollectorRegistry()), log=structlog.get_logger()
     )
     assert expected == set(await resolver.resolve([EndpointSpec(address)]))
+
+
+@pytest.mark.parametrize("name", ["dnssrv+_grpc._tcp.elsewhere.ns.svc", "dns+elsewhere.ns.svc:1"])
+async def test_a_name_without_addresses_is_told_once(a_pods_resolver, name):
+    """A querier that knew a wrong name was ready, had no endpoint, and said nothing."""
+    resolver = Resolver(
+        system=False, metrics=QueryMetrics(CollectorRegistry()), log=structlog.get_logger()
+    )
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(3):
+            assert {} == await resolver.resolve([EndpointSpec(name)])
+    assert [name] == [line["name"] for line in logs if line["log_level"] == "warning"]
