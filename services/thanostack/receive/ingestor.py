@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, Final
 
-from thanostack.lib.foundation.errors import NotReady, Quarantined, ThanostackError
+from thanostack.lib.foundation.errors import (
+    DirectoryLocked,
+    NotReady,
+    Quarantined,
+    StorageUnwritable,
+    ThanostackError,
+)
 from thanostack.lib.foundation.ids import Tenant
 from thanostack.lib.storeapi.server import LabeledStore, UnreadableStore, external_run
 from thanostack.lib.tsdb.multi_tsdb import MultiTSDB
@@ -48,13 +55,20 @@ class Ingestor:
         process.registry.register(TSDBCollector(self._stats, self.storage.quarantined))
 
     async def open(self) -> None:
-        """Replay what is on disk, create the default tenant, and begin maintenance."""
+        """Replay what is on disk, create the default tenant, and begin maintenance.
+
+        Raises:
+            DirectoryLocked: if another process has the data folder.
+            StorageUnwritable: if the data folder cannot be used, naming its flag.
+        """
         started = self._process.clock.monotonic_s()
-        await asyncio.to_thread(self.storage.open)
+        with _naming_the_flag():
+            await asyncio.to_thread(self.storage.open)
         self._process.supervisor.release("storage", self._close)
         # Upstream: the default tenant is created eagerly, so that an endpoint has labels at once.
         default = Tenant(self._settings.receive_default_tenant_id)
-        with contextlib.suppress(Quarantined, NotReady):  # being drained, it gets no new tenants
+        # Being drained, it gets no new tenants.
+        with contextlib.suppress(Quarantined, NotReady), _naming_the_flag():
             await asyncio.to_thread(self.storage.tsdb, default)
         self._process.log.info(
             "storage is open",
@@ -143,3 +157,15 @@ def tsdb_options(settings: ReceiveSettings) -> TSDBOptions:
         no_lockfile=settings.tsdb_no_lockfile,
         too_far_in_future_ms=settings.too_far_in_future_ms,
     )
+
+
+@contextlib.contextmanager
+def _naming_the_flag() -> Iterator[None]:
+    """Add to what is wrong with the data folder which flag names it, and what it has to be."""
+    try:
+        yield
+    except DirectoryLocked:
+        raise  # it says what to do
+    except StorageUnwritable as error:
+        must = f"it has to be a folder that user {os.geteuid()} can write"
+        raise StorageUnwritable(f"--tsdb.path: {error}; {must}") from error

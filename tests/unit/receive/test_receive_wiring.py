@@ -58,6 +58,22 @@ async def test_what_the_first_write_needs_is_loaded_when_it_is_open(monkeypatch,
     assert set(loaded) == {*WRITE_PATH, *ROUTE_PATH}
 
 
+@pytest.mark.parametrize("is_tenants", [False, True])
+async def test_a_data_folder_that_cannot_be_used_is_named_with_its_flag(tmp_path, is_tenants):
+    """It was "File exists", in a log line that named neither the flag nor what to do."""
+    file = tmp_path / "default-tenant" if is_tenants else tmp_path / "file"
+    file.write_text("")
+    path = tmp_path if is_tenants else file
+    arguments = ['--label=replica="0"', f"--tsdb.path={path}"]
+    settings = load(ReceiveSettings, split(arguments, ReceiveSettings).flags, {})
+    process = new_process("receive", structlog.get_logger())
+    receiver = wiring.Receiver(settings, process)
+    with structlog.testing.capture_logs() as logs:
+        assert await process.supervisor.run(receiver.open) == 1
+    (error,) = [str(line["err"]) for line in logs if line["log_level"] == "error"]
+    assert error.startswith(f"--tsdb.path: {file}: File exists; it has to be a folder that user")
+
+
 async def test_readiness_says_what_is_wrong_with_the_hashrings_now(tmp_path):
     """Not what was wrong first; a file that turns bad later changes nothing."""
     file = tmp_path / "hashrings.json"
