@@ -1,7 +1,7 @@
 """`thanostack check-config`: what an existing Thanos command line would do here, flag by flag.
 
     thanostack check-config -- receive --tsdb.path=/data …      words
-    thanostack check-config -f receive.yaml                     Kubernetes manifest, or shell text
+    thanostack check-config -f receive.yaml                     manifest, compose file, shell text
     kubectl get sts receive -o yaml | thanostack check-config   the same from standard input
 
 | verdict | meaning |

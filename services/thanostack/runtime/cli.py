@@ -150,7 +150,7 @@ def _check_addresses(settings: Settings) -> None:
 
 
 def _names() -> str:
-    return ", ".join(name for name in COMMANDS if is_there(name))
+    return ", ".join([*(name for name in COMMANDS if is_there(name)), "check-config"])
 
 
 def program_help() -> str:

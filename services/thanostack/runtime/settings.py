@@ -343,4 +343,7 @@ def _explain_one(settings: type[Settings], detail: ErrorDetails) -> str:
         return f"--{name}: not a number: {detail['input']!r}"
     if detail["type"] == "bool_parsing":
         return f"--{name}: must be true or false, got {detail['input']!r}"
-    return f"--{name}: {message[:1].lower()}{message[1:]}, got {detail['input']!r}"
+    given = detail["input"]
+    got = " ".join(map(str, given)) if isinstance(given, tuple | list) else str(given)
+    text = f"--{name}: {message[:1].lower()}{message[1:]}"
+    return text if f'"{got}"' in text else f"{text}, got {got!r}"

@@ -1,6 +1,7 @@
 r"""Finds Thanos's command lines in what people have: manifests, scripts, words.
 
     Kubernetes manifest   command and args of containers, `$(NAME)` filled in from env
+    compose file          entrypoint and command of services
     shell text            `thanos receive --a=b \` …, comments and joined lines
     words                 what follows `check-config --`
 
@@ -79,7 +80,7 @@ def find_commands(text: str, where: str, components: frozenset[str]) -> list[Com
         reason = f" (not YAML: {problem})" if problem else ""
         raise SettingsInvalid(
             f"{where}: no Thanos command line found: neither containers with args in a Kubernetes "
-            f"manifest nor a shell command{hint}{reason}"
+            f"manifest, nor services of a compose file, nor a shell command{hint}{reason}"
         )
     return found
 
@@ -95,7 +96,10 @@ def _in_manifest(node: Any, where: str, components: frozenset[str]) -> Iterator[
     if "kind" in node and isinstance(metadata, dict):
         where = f"{where}: {node['kind']}/{metadata.get('name', '?')}"
     for key, value in node.items():
-        if key in {"containers", "initContainers"} and isinstance(value, list):
+        if key == "services" and "kind" not in node and isinstance(value, dict):
+            for name, service in value.items():
+                yield from _in_service(name, service, where, components)
+        elif key in {"containers", "initContainers"} and isinstance(value, list):
             for container in value:
                 yield from _in_container(container, where, components)
         else:
@@ -121,6 +125,20 @@ def _in_container(item: Any, where: str, components: frozenset[str]) -> Iterator
             yield CommandLine(where, (*command[1:], *words))
     elif "thanos" in str(item.get("image", "")) or (words and words[0] in components):
         yield CommandLine(where, tuple(words))
+
+
+def _in_service(
+    name: str, item: Any, where: str, components: frozenset[str]
+) -> Iterator[CommandLine]:
+    """Yield the command lines of a compose service: its `command` is Kubernetes's `args`."""
+    if not isinstance(item, dict):
+        return
+    words = {
+        ours: shlex.split(given) if isinstance(given, str) else given
+        for ours, given in (("command", item.get("entrypoint")), ("args", item.get("command")))
+    }
+    container = {"name": name, "image": item.get("image"), **words}
+    yield from _in_container(container, where, components)
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:

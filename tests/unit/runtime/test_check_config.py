@@ -158,6 +158,29 @@ def test_shell_text(check, tmp_path):
     assert check("--", "thanos receive --label='a=\"b\"' --tsdb.retention=3d")[0] == 0
 
 
+def test_services_of_a_compose_file(check):
+    """A list or a line, with an entrypoint or without; others' services are none of ours."""
+    code, reports = check(
+        stdin="""
+services:
+  receive:
+    image: quay.io/thanos/thanos:v0.42.4
+    command: [receive, '--label=replica="0"', --tsdb.path=$DATA]
+  query:
+    image: mirror.example.com/t:1
+    entrypoint: /bin/thanos
+    command: query --endpoint='receive:10901' --query.nothing
+  grafana: {image: grafana/grafana, command: null}
+"""
+    )
+    assert code == 1
+    assert ["standard input: container receive", "standard input: container query"] == [
+        report["where"] for report in reports
+    ]
+    assert {"--label": "same", "--tsdb.path": "same"} == verdicts(reports[0])
+    assert {"--endpoint": "same", "--query.nothing": "unknown"} == verdicts(reports[1])
+
+
 @pytest.mark.parametrize(
     ("arguments", "text", "words"),
     [

@@ -24,6 +24,7 @@ def test_commands_that_are_not_there_say_so(name, capsys):
     [
         ([], "command not specified"),
         (["recieve"], "expected a command but got 'recieve'"),
+        (["version"], "there are: receive, query, standalone, check-config; try --help"),
         (["receive"], "no external labels configured for receive"),
         (["receive", "--tsdb.pth=x"], "did you mean --tsdb.path?"),
         (["--log.level=debug", "receive", "--log.level=info"], "cannot be repeated"),

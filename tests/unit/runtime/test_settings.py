@@ -82,6 +82,7 @@ def test_the_command_line_goes_before_the_environment():
         ("some-count", "x", "--some-count: not a number: 'x'"),
         ("some-switch", "maybe", "--some-switch: must be true or false, got 'maybe'"),
         ("some-mode", "c", "--some-mode: must be one of a, b, got 'c'"),
+        ("some-age", "5", '--some-age: not a valid duration string: "5"$'),
         ("some-wait", "5s", "--some-wait: leave it out"),
         ("some-wait", "never", "--some-wait: leave it out"),
         ("some-count", "9", "--some-count must not be above --our-own"),
