@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 import time
@@ -67,9 +68,35 @@ def main() -> None:
 
 @asynccontextmanager
 async def _transports() -> AsyncIterator[tuple[ApiClient, PodClient]]:
-    await config.load_config()  # type: ignore[no-untyped-call]
+    await _load_access()
     async with ApiClient() as client, aiohttp.ClientSession() as session:
         yield client, PodClient(session)
+
+
+async def _load_access() -> None:
+    """Learn where the cluster is: by KUBECONFIG or its default file, else as a pod of it.
+
+    The client's own choice between the two takes a KUBECONFIG of several files for one name, and
+    warns in every pod.
+
+    Raises:
+        ConfigException: if there is neither, or a file is wrong.
+    """
+    places = os.environ.get("KUBECONFIG") or "~/.kube/config"
+    if _is_any_there(places):
+        await config.load_kube_config(config_file=places)  # type: ignore[no-untyped-call]
+        return
+    try:
+        config.load_incluster_config()  # type: ignore[no-untyped-call]
+    except config.ConfigException as error:
+        raise config.ConfigException(
+            f"no cluster to talk to: this is no pod ({error}), and there is no file {places}; "
+            "set KUBECONFIG"
+        ) from error
+
+
+def _is_any_there(places: str) -> bool:
+    return any(Path(place).expanduser().is_file() for place in places.split(os.pathsep) if place)
 
 
 async def _run(settings: Settings) -> int:
@@ -140,9 +167,10 @@ async def _plan(settings: Settings) -> int:
     Returns:
         1 if the spec is wrong and would not be acted on, whether anything changes or not else 0.
     """
+    given = _read_file(settings)
     async with _transports() as (client, pods):
         kube = KubeClient(client)
-        body = await _as_it_would_be(_read_file(settings), kube, settings)
+        body = await _as_it_would_be(given, kube, settings)
         try:
             stack = read_stack(body)
         except SpecInvalid as error:
