@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DATA ?= data
+FLAGS ?=
 export PYTHONSAFEPATH := 1
 unexport PYTHONPATH
 CODE := services operator tests proto
@@ -26,8 +27,8 @@ install: $(STAMP) ## Leave .venv/bin/thanostack
 kernels: $(STAMP) ## Compile what is not in the kernel cache yet
 	$(BIN)/python -m thanostack.runtime.kernel_pool
 
-demo: $(STAMP) ## Run everything in one process, with two replicas that have gaps
-	$(BIN)/thanostack standalone --demo --tsdb.path=$(DATA)
+demo: $(STAMP) ## Run everything in one process, with two replicas that have gaps; FLAGS adds flags
+	$(BIN)/thanostack standalone --demo --tsdb.path=$(DATA) $(FLAGS)
 
 test: kernels ## Hermetic tests: needs nothing but Python packages
 	$(BIN)/python -m pytest tests/tidy tests/unit tests/property tests/conformance tests/integration tests/simulation $(PYTEST)
