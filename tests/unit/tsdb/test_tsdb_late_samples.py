@@ -47,3 +47,16 @@ def test_another_value_stays_out_of_order(tmp_path):
         between = tsdb.append_and_wait(body([STEP + 1], value_of))
     assert other.rejected == {"out_of_order": 30}
     assert between.rejected == {"out_of_order": 30}
+
+
+def test_the_example_is_no_series_that_was_stored(tmp_path):
+    """It named the first late one, which is a duplicate and a success."""
+    with closing(opened(tmp_path)) as tsdb:
+        tsdb.append_and_wait(body([0, STEP], value_of))
+        late = write_request(
+            ({"__name__": "s0"}, [(0, value_of("s0", 0))]),
+            ({"__name__": "s1"}, [(0, value_of("s1", 0) + 1)]),
+        )
+        result = tsdb.append_and_wait(late)
+    assert ({"out_of_order": 1}, 1) == (result.rejected, result.duplicates)
+    assert "s0" not in result.example

@@ -328,10 +328,15 @@ def test_append_limits(tmp_path):
     assert (2, {"too_far_in_future": 1}) == (ahead.stored, ahead.rejected)
     old = write(tsdb, ["2"], [now - 4000, now - 4001, now - 3000, now - 3500])
     assert (2, {"out_of_bounds": 1, "out_of_order": 1}) == (old.stored, old.rejected)
-    assert {"out_of_bounds": 1} == write(tsdb, ["3"], [now - 4001]).rejected
+    early = write(tsdb, ["3"], [now - 4001])
+    assert {"out_of_bounds": 1} == early.rejected
+    bound = f"samples are taken from {now - 4000} to {now + 1000} ms"
+    assert f'out of bounds: {{a="3", job="x"}}, {bound}' == early.example
     mixed = write(tsdb, ["2"], [now - 3000], 7.0)
     assert {"conflict": 1} == mixed.rejected
-    assert mixed.example == 'conflict: {a="2", job="x"}'
+    newest = f"its newest sample is of {now - 3000} ms"
+    assert f'conflict: {{a="2", job="x"}}, {newest}' == mixed.example
+    assert f'{{a="2", job="x"}}, {newest}' == old.example
     assert {"out_of_bounds": 1} == write(tsdb, ["4"], [-(1 << 63)]).rejected
     counters = tsdb.stats()
     assert (1, 1) == (counters.out_of_order_samples, counters.too_far_in_future_samples)

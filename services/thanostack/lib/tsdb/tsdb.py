@@ -240,6 +240,8 @@ class TSDB:
         again = count_stored(self, request, columns.rows, earliest)
         outcome[head_append.OUT_OF_ORDER] -= again
         outcome[head_append.DUPLICATE] += again
+        if again:
+            outcome[head_append.FIRST_REJECTED] = -1  # that may have been one of these
 
     def _check_writable(self) -> None:
         if self._closed:
@@ -317,7 +319,7 @@ class TSDB:
             result.rejected["invalid_labels"] = unknown or invalid
 
     def _example(self, columns: WriteColumns, outcome: list[int], statuses: Int64Array) -> str:
-        """Return one refused series with its reason."""
+        """Return one refused series, why, and what it would have to be newer than."""
         s = outcome[head_append.FIRST_REJECTED]
         if s < 0 and len(statuses) and statuses.any():
             s = int(np.flatnonzero(statuses)[0])
@@ -330,11 +332,16 @@ class TSDB:
             return f"series {s} of the request: {_LABEL_FAULTS.get(fault, 'not made')}"
         if row < 0:
             labels = LabelRuns.of([columns.data[start:stop].tobytes()]).mapping(0)
+            until = f"to {self._latest()} ms" if self.options.too_far_in_future_ms else "ms on"
+            bound = f"samples are taken from {self._earliest()} {until}"
         else:
             labels = self.head.labels(np.array([row], np.int32)).mapping(0)
-        reason = next(text for verdict, text in _REASONS.items() if outcome[verdict])
+            bound = f"its newest sample is of {int(self.head.tables.rows['last_t'][row])} ms"
         pairs = ", ".join(f'{name}="{value}"' for name, value in labels.items())
-        return f"{reason.replace('_', ' ')}: {{{pairs}}}"
+        # With several reasons it is not known which is this series'.
+        reasons = [text.replace("_", " ") for v, text in _REASONS.items() if outcome[v]]
+        reason = f"{reasons[0]}: " if len(reasons) == 1 else ""
+        return f"{reason}{{{pairs}}}, {bound}"
 
     def _count(self, result: WriteResult, outcome: list[int]) -> None:
         counters = self.counters
