@@ -3,13 +3,16 @@
 The first failure of a kind is said at once. Those within a minute of the last line are counted, and
 the next line says how many they were. A kind is a class of errors, so there are few. Bugs are all
 said: each may be another one.
+
+Samples that are refused are the sender's fault, and its answer says which; here one line a minute
+and tenant says that some are, as senders' logs are often somebody else's.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from prometheus_client import Counter
@@ -19,6 +22,7 @@ from thanostack.lib.foundation.ids import Tenant
 from thanostack.runtime.logs import Logger
 
 INTERVAL_S: Final = 60.0
+KINDS_MAX: Final = 4096
 
 
 class FailureLog:
@@ -34,6 +38,7 @@ class FailureLog:
         self, log: Logger, failures: Counter, monotonic_s: Callable[[], float] = time.monotonic
     ) -> None:
         self._log, self._failures, self._monotonic_s = log, failures, monotonic_s
+        # Bound: KINDS_MAX.
         self._said: dict[str, float] = {}
         self._unsaid: dict[str, int] = {}
 
@@ -45,11 +50,31 @@ class FailureLog:
             self._log.error("write went wrong", tenant=tenant, err=error, exc_info=error)
             return
         self._failures.labels(kind).inc()
+        more = self._due(kind)
+        if more is not None:
+            self._log.error("write went wrong", tenant=tenant, err=error, **more)
+
+    def refused(self, tenant: Tenant, reasons: Mapping[str, int]) -> None:
+        """Take note of a write some of whose samples were refused.
+
+        Args:
+            tenant: whose.
+            reasons: of the refusals, with the number of samples.
+        """
+        more = self._due(f"refused {tenant}")
+        if more is not None:
+            text = ", ".join(f"{reason}: {n}" for reason, n in sorted(reasons.items()))
+            self._log.warning("samples are refused", tenant=tenant, reasons=text, **more)
+
+    def _due(self, kind: str) -> dict[str, int] | None:
+        """Return what to add to a line of this kind, None if it is too early for one."""
         now = self._monotonic_s()
         if now - self._said.get(kind, -math.inf) < INTERVAL_S:
             self._unsaid[kind] = self._unsaid.get(kind, 0) + 1
-            return
+            return None
+        if len(self._said) >= KINDS_MAX:  # a router's tenants are whatever it is sent
+            self._said.clear()
+            self._unsaid.clear()
         self._said[kind] = now
         unsaid = self._unsaid.pop(kind, 0)
-        more = {"more_since": unsaid} if unsaid else {}
-        self._log.error("write went wrong", tenant=tenant, err=error, **more)
+        return {"more_since": unsaid} if unsaid else {}

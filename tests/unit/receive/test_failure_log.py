@@ -57,3 +57,17 @@ def test_bugs_are_all_said():
             world.failures.add("a", error)
     assert [type(line["exc_info"]) for line in lines] == [KeyError, KeyError]
     assert world.count("bug") == 2
+
+
+def test_refused_samples_are_said_once_a_minute_and_tenant():
+    """Nothing was said: whoever asked why samples are missing had the sender's log alone."""
+    world = World()
+    with capture_logs() as lines:
+        for tenant in ("a", "a", "b"):
+            world.failures.refused(tenant, {"out_of_order": 3, "conflict": 1})
+        world.clock.advance(60_000)
+        world.failures.refused("a", {"conflict": 1})
+    said = [(line["tenant"], line["reasons"], line.get("more_since", 0)) for line in lines]
+    both = "conflict: 1, out_of_order: 3"
+    assert [("a", both, 0), ("b", both, 0), ("a", "conflict: 1", 1)] == said
+    assert world.count("SampleRejected") is None

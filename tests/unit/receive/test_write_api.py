@@ -221,8 +221,10 @@ async def test_an_exact_duplicate_is_success(ingestor):
 async def test_refused_samples_are_409_and_the_others_stay(ingestor):
     """A partly good 1.0 request stores what it can and says what it could not, by reason."""
     await ingestor.write(write_request((UP, [(10, 1.0)])))
-    reply = await ingestor.write(write_request((UP, [(5, 1.0), (10, 7.0), (11, 1.0)])))
+    with structlog.testing.capture_logs() as lines:
+        reply = await ingestor.write(write_request((UP, [(5, 1.0), (10, 7.0), (11, 1.0)])))
     assert reply.status == 409
+    assert ["samples are refused"] == [line["event"] for line in lines]
     assert "refused: conflict: 1, out_of_order: 1; 1 of 3 samples are stored" in reply.text
     assert 11 in ingestor.storage.opened["default-tenant"].series[tuple(UP.items())]
     assert (
