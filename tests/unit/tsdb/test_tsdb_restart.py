@@ -440,3 +440,14 @@ def test_close_under_load(tmp_path):
     held = samples_of(again)
     assert all(t in held[("a", name), ("job", "x")] for name, t in stored)
     again.close()
+
+
+@pytest.mark.parametrize(("written", "is_told"), [(b"", False), (b"x" * 40, True)])
+def test_a_log_of_late_samples_is_not_passed_over_in_silence(tmp_path, written, is_told):
+    """A Thanos with an out-of-order window leaves one; an empty one says nothing."""
+    (tmp_path / "wbl").mkdir()
+    (tmp_path / "wbl" / "00000000").write_bytes(written)
+    reports = Reports()
+    opened(tmp_path, reports=reports).close()
+    said = "the folder has samples out of order, which are not read yet" in reports.messages
+    assert is_told == said

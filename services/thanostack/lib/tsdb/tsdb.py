@@ -119,6 +119,7 @@ class TSDB:
     def _open(self) -> None:
         started = self.clock.monotonic_s()
         self.blocks = BlockList(self.folder, self.report)
+        self._report_late_log()
         self.min_valid = self.blocks.maxt
         table = load_chunks_head(self.folder / "chunks_head")
         for text in table.set_aside:
@@ -145,6 +146,14 @@ class TSDB:
         # Second references of a series: its samples in the log go under them until they are cut.
         self.wal_aliases = dict.fromkeys(summary.aliases, self.head.maxt)
         self.counters.replay_duration_s = self.clock.monotonic_s() - started
+
+    def _report_late_log(self) -> None:
+        """Tell of a log of samples out of order, left by a Thanos or Prometheus that takes them."""
+        folder = self.folder / "wbl"
+        size = sum(file.stat().st_size for file in folder.iterdir()) if folder.is_dir() else 0
+        if size:
+            facts = {"folder": str(folder), "bytes": size}
+            self.report("the folder has samples out of order, which are not read yet", facts)
 
     # --- write path ------------------------------------------------------------------------
 
