@@ -76,14 +76,16 @@ def namespace(cluster):
     cluster.kubectl("delete", "namespace", name)
 
 
-def test_it_says_its_version_and_ends(cluster, services_image, namespace):
+@pytest.mark.parametrize("command", [None, ["/bin/thanos"]])
+def test_it_says_its_version_and_ends(cluster, services_image, namespace, command):
+    """By its entry point, and by the program that Thanos's manifests may name."""
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": "it"},
         "spec": {
             "restartPolicy": "Never",
-            "containers": [container(services_image, "receive", "--version")],
+            "containers": [container(services_image, "receive", "--version", command=command)],
         },
     }
     cluster.kubectl.apply(json.dumps(pod), namespace)
