@@ -58,6 +58,8 @@ async def start(settings: QuerySettings, process: Process) -> None:
     http_socket = listen(settings.http_address, "http-address")
     grpc_socket = listen(settings.grpc_address, "grpc-address")
     querier = Querier(settings, process)
+    if not querier.is_told_of_endpoints:
+        process.log.warning("no endpoint is configured, so every answer is empty; give --endpoint")
     pages = pages_port(querier.pages(), http_socket, settings, process)
     process.supervisor.task("http", pages.serve())
     process.supervisor.drain("http", pages.stop)
@@ -117,6 +119,11 @@ class Querier:
         )
         self._options = service_options(settings)
         self._pool = ThreadPoolExecutor(settings.query_max_concurrent, thread_name_prefix="query")
+
+    @property
+    def is_told_of_endpoints(self) -> bool:
+        """Return whether flags or the endpoint file name any now."""
+        return bool(self._specs())
 
     @property
     def n_endpoints(self) -> int:

@@ -51,6 +51,11 @@ class PathOrContent:
             raise SettingsInvalid(f"both {self.flag}-file and {self.flag} flags set")
 
     @property
+    def given_flag(self) -> str:
+        """Return the flag that was used, with its dashes."""
+        return f"--{self.flag}-file" if self.path else f"--{self.flag}"
+
+    @property
     def is_given(self) -> bool:
         """Return whether there is any."""
         return bool(self.path or self.content)
@@ -103,8 +108,7 @@ class ConfigFile(Generic[T]):
             self._seen: bytes | None = source.raw()
             self.value = parse(expand_environment(self._seen))
         except InvalidInput as error:
-            flag = f"--{source.flag}-file" if source.path else f"--{source.flag}"
-            raise SettingsInvalid(f"{flag}: {error}") from error
+            raise SettingsInvalid(f"{source.given_flag}: {error}") from error
 
     @property
     def is_watched(self) -> bool:

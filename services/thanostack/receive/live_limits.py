@@ -47,12 +47,10 @@ class LiveLimits:
     def __init__(self, settings: ReceiveSettings, process: Process, metrics: LimitMetrics) -> None:
         self._process, self._metrics = process, metrics
         self._interval_s = settings.receive_limits_config_reload_timer / 1000
-        self._file = ConfigFile(
-            PathOrContent(
-                LIMITS_FLAG, settings.receive_limits_config_file, settings.receive_limits_config
-            ),
-            _parse,
+        source = PathOrContent(
+            LIMITS_FLAG, settings.receive_limits_config_file, settings.receive_limits_config
         )
+        self._file = ConfigFile(source, _parse)
         self._overrides = ConfigFile(
             PathOrContent(OVERRIDES_FLAG, settings.receive_overrides_file), parse_overrides
         )
@@ -70,7 +68,7 @@ class LiveLimits:
         try:
             self._apply(self._file.value, self._overrides.value)
         except InvalidInput as error:
-            raise SettingsInvalid(f"--{LIMITS_FLAG}: {error}") from error
+            raise SettingsInvalid(f"{source.given_flag}: {error}") from error
 
     def _apply(self, file: LimitsFile, overrides: Overrides) -> None:
         self.admission.set_limits(Limits(file, overrides))

@@ -89,11 +89,9 @@ class MetaMonitoringCounts:
         asked, client = self._asked, self._client
         if asked is None or client is None:
             return
-        import httpx
-
         try:
             series = await _ask(asked, client)
-        except (httpx.HTTPError, InvalidInput, OSError, ValueError) as error:
+        except (InvalidInput, OSError, ValueError) as error:
             self.series = {}
             self._failed(error)
             return
@@ -112,6 +110,8 @@ def _query_url(asked: MetaMonitoring) -> httpx.URL:
 
 
 async def _ask(asked: MetaMonitoring, client: httpx.AsyncClient) -> Mapping[str, float]:
+    import httpx
+
     parameters = {
         "query": asked.query,
         "time": f"{time.time():.3f}",
@@ -121,7 +121,10 @@ async def _ask(asked: MetaMonitoring, client: httpx.AsyncClient) -> Mapping[str,
     # Also what the certificate must bear.
     name = asked.client.server_name
     extensions = {"sni_hostname": name} if name else {}
-    response = await client.get(_query_url(asked), params=parameters, extensions=extensions)
+    try:
+        response = await client.get(_query_url(asked), params=parameters, extensions=extensions)
+    except httpx.HTTPError as error:
+        raise InvalidInput(f"{asked.url}: {str(error) or type(error).__name__}") from error
     if response.status_code != HTTPStatus.OK:
         raise InvalidInput(f"{asked.url} answered {response.status_code}: {response.text[:200]}")
     try:

@@ -130,6 +130,12 @@ class Routing:
 
     def _put_in_force(self, rings: Hashrings) -> None:
         self._peers.keep(rings.addresses)
+        local = self._settings.receive_local_endpoint
+        if local and local not in rings.addresses:
+            self._process.log.warning(
+                "--receive.local-endpoint is in no hashring, so no series is stored here",
+                local_endpoint=local,
+            )
         self._changed(rings)
 
     def _connect(self, address: str) -> UnaryChannel:

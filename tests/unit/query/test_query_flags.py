@@ -106,6 +106,15 @@ def test_endpoints_are_those_of_the_flags():
     assert expected == set(configured_endpoints(settings, found, EndpointTLS(found.tls))())
 
 
+async def test_no_endpoints_at_all_are_noticed():
+    """Such a querier is ready and answers everything with nothing: it says so when it starts."""
+    told = [
+        wiring.Querier(parse(*arguments), process()).is_told_of_endpoints
+        for arguments in ((), ("--endpoint=a:1",), ("--endpoint.sd-config=endpoints: []",))
+    ]
+    assert told == [False, True, False]
+
+
 def test_the_endpoint_file_is_read_again(tmp_path):
     """After --endpoint.sd-config-reload-interval, and not before."""
     file, clock = tmp_path / "endpoints.yaml", ManualClock(0)

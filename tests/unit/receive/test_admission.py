@@ -237,6 +237,8 @@ def meta(monkeypatch, answers):
     def handle(request):
         requests.append(request)
         answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
         return answer if isinstance(answer, httpx.Response) else httpx.Response(200, json=answer)
 
     monkeypatch.setattr(
@@ -292,6 +294,17 @@ async def test_strange_answers_are_failures(monkeypatch, answer):
     counts, _, failures = meta(monkeypatch, [answer])
     await counts.poll()
     assert (len(failures), counts.series) == (1, {})
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [(httpx.ConnectError("refused"), "refused"), (httpx.ReadTimeout(""), "ReadTimeout")],
+)
+async def test_a_poll_that_gets_no_answer_names_the_server(monkeypatch, error, text):
+    """It was "All connection attempts failed", or nothing at all."""
+    counts, _, failures = meta(monkeypatch, [error])
+    await counts.poll()
+    assert [f"http://meta:9090/prefix/: {text}"] == [str(failure) for failure in failures]
 
 
 async def test_the_servers_certificate_bears_the_name_that_is_given(monkeypatch):

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 import structlog
 
+from thanostack.lib.foundation.errors import SettingsInvalid
 from thanostack.lib.model.matchers import Matcher, MatchType
 from thanostack.lib.tsdb.maintenance import Maintenance
 from thanostack.receive import wiring
@@ -72,6 +73,39 @@ async def test_a_data_folder_that_cannot_be_used_is_named_with_its_flag(tmp_path
         assert await process.supervisor.run(receiver.open) == 1
     (error,) = [str(line["err"]) for line in logs if line["log_level"] == "error"]
     assert error.startswith(f"--tsdb.path: {file}: File exists; it has to be a folder that user")
+
+
+@pytest.mark.parametrize(("endpoint", "is_told"), [("a:1", False), ("b:1", True)])
+async def test_a_local_endpoint_that_no_hashring_has_is_told(tmp_path, endpoint, is_told):
+    """Such a node stores nothing, whatever its flags say."""
+    arguments = [
+        '--label=replica="0"', f"--tsdb.path={tmp_path}", f"--receive.local-endpoint={endpoint}",
+        '--receive.hashrings=[{"endpoints": ["a:1"]}]',
+    ]  # fmt: skip
+    settings = load(ReceiveSettings, split(arguments, ReceiveSettings).flags, {})
+    process = new_process("receive", structlog.get_logger())
+    receiver = wiring.Receiver(settings, process)
+
+    async def build():
+        await receiver.open()
+        process.supervisor.stop("it was opened")
+
+    with structlog.testing.capture_logs() as logs:
+        assert await process.supervisor.run(build) == 0
+    assert is_told == any(line.get("local_endpoint") == endpoint for line in logs)
+
+
+async def test_a_limits_file_is_named_by_its_own_flag(tmp_path):
+    """A password file that is missing was blamed on the flag that takes text."""
+    file = tmp_path / "limits.yaml"
+    file.write_text(
+        "write: {global: {meta_monitoring_url: 'http://m', meta_monitoring_http_client: "
+        "{basic_auth: {username: u, password_file: /nowhere}}}}"
+    )
+    arguments = ['--label=replica="0"', f"--receive.limits-config-file={file}"]
+    settings = load(ReceiveSettings, split(arguments, ReceiveSettings).flags, {})
+    with pytest.raises(SettingsInvalid, match=r"^--receive.limits-config-file: improper http"):
+        wiring.Receiver(settings, new_process("receive", structlog.get_logger()))
 
 
 async def test_readiness_says_what_is_wrong_with_the_hashrings_now(tmp_path):
