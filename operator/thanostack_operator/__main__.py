@@ -84,7 +84,11 @@ async def _load_access() -> None:
     """
     places = os.environ.get("KUBECONFIG") or "~/.kube/config"
     if _is_any_there(places):
-        await config.load_kube_config(config_file=places)  # type: ignore[no-untyped-call]
+        try:
+            await config.load_kube_config(config_file=places)  # type: ignore[no-untyped-call]
+        except yaml.YAMLError as error:
+            text = " ".join(str(error).split())
+            raise config.ConfigException(f"{places} is not YAML: {text}") from error
         return
     try:
         config.load_incluster_config()  # type: ignore[no-untyped-call]

@@ -183,6 +183,9 @@ RUNS: dict[str, Callable[[], None]] = {
 }
 
 if __name__ == "__main__":
+    unknown = [name for name in sys.argv[1:] if name not in RUNS]
+    if unknown:
+        sys.exit(f"no such benchmark: {' '.join(unknown)}; there are: {' '.join(RUNS)}")
     for wanted in sys.argv[1:] or list(RUNS):
         print(f"\n### {wanted}\n\n{RUNS[wanted].__doc__}\n", flush=True)
         RUNS[wanted]()

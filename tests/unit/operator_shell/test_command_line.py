@@ -51,6 +51,13 @@ def test_a_file_is_read_before_a_cluster_is_looked_for(plan, tmp_path):
     assert "No such file" in plan(tmp_path / "none.yaml", str(tmp_path / "none"))
 
 
+def test_a_kubeconfig_that_is_no_yaml_is_named(plan, tmp_path):
+    """It was a traceback."""
+    (tmp_path / "bad.yaml").write_text("a: [")
+    said = plan(tmp_path / "cr.yaml", str(tmp_path / "bad.yaml"))
+    assert said.startswith(f"{tmp_path / 'bad.yaml'} is not YAML: ")
+
+
 def test_kubeconfig_may_name_several_files(plan, tmp_path):
     """One of them is enough; the client took the whole for one name, and for a pod's life."""
     several = os.pathsep.join((str(tmp_path / "none"), str(tmp_path / "cluster.yaml")))
