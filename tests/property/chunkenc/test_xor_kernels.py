@@ -105,14 +105,20 @@ def batch_of(data, encoding=1):
 
 def test_corrupt_chunk_is_an_error():
     """Bytes that are no chunk raise, they are never an empty answer."""
-    with pytest.raises(ChunkCorrupt):
+    with pytest.raises(ChunkCorrupt, match=r'a chunk of {a="b"}'):
         decode_series(batch_of(b"\x00\x05abc"), 0, 1)
 
 
 def test_histogram_chunk_is_refused():
-    """A native histogram chunk says that it is not supported."""
-    with pytest.raises(ExecutionFailed, match="native histograms"):
-        decode_series(batch_of(encode_chunk(np.array([1]), np.array([1.0])), 2), 0, 1)
+    """A native histogram chunk says that it is not supported, and which series it is of."""
+    one = encode_chunk(np.array([1]), np.array([1.0]))
+    chunks = np.tile(chunk_of(one), 3)
+    chunks["encoding"] = [1, 1, 2]
+    runs = LabelRuns.of_mappings([{"a": "0"}, {"a": "1"}, {"a": "2"}])
+    batch = SeriesBatch(runs, np.arange(4), chunks, guarded(one))
+    for first in range(3):
+        with pytest.raises(ExecutionFailed, match=r'native histograms.*leave {a="2"} out'):
+            decode_series(batch, first, 3)
 
 
 def test_encode_refuses_equal_timestamps():

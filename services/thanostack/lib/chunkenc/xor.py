@@ -16,7 +16,7 @@ from thanostack.lib.foundation.errors import ChunkCorrupt, ExecutionFailed, Inva
 from thanostack.lib.kernels import xor_chunk
 from thanostack.lib.kernels.head_types import ROW_DTYPE
 from thanostack.lib.model.label_runs import Float64Array, Int64Array
-from thanostack.lib.model.series import ENCODING_XOR, ChunkArray, SampleBatch, SeriesBatch
+from thanostack.lib.model.series import ENCODING_XOR, SampleBatch, SeriesBatch
 
 SAMPLES_MAX = 255
 _MIN, _MAX = -(1 << 63), (1 << 63) - 1
@@ -65,12 +65,12 @@ def decode_chunks(
     counts = np.empty(len(chunks), np.int64)
     total = xor_chunk.xor_sample_counts(batch.data, chunks, counts)
     if total < 0:
-        raise _chunk_error(chunks, -1 - total)
+        raise _chunk_error(batch, first, -1 - total)
     offsets = np.empty(len(chunks) + 1, np.int64)
     timestamps, values = np.empty(total, np.int64), np.empty(total, np.float64)
     kept = xor_chunk.xor_decode(batch.data, chunks, mint, maxt, offsets, timestamps, values)
     if kept < 0:
-        raise _chunk_error(chunks, -1 - kept)
+        raise _chunk_error(batch, first, -1 - kept)
     return DecodedChunks(offsets, timestamps[:kept], values[:kept])
 
 
@@ -88,10 +88,16 @@ def decode_series(
     return SampleBatch(decoded.offsets[bounds], decoded.timestamps, decoded.values)
 
 
-def _chunk_error(chunks: ChunkArray, c: int) -> ChunkCorrupt | ExecutionFailed:
-    chunk = chunks[c]
+def _chunk_error(batch: SeriesBatch, first: int, c: int) -> ChunkCorrupt | ExecutionFailed:
+    """Return what is wrong with the chunk c of those from row `first` on, and whose it is."""
+    at = int(batch.chunk_offsets[first]) + c
+    row = int(np.searchsorted(batch.chunk_offsets, at, side="right")) - 1
+    pairs = ", ".join(f'{name}="{value}"' for name, value in batch.labels.mapping(row).items())
+    chunk = batch.chunks[at]
     if chunk["encoding"] != ENCODING_XOR:
         return ExecutionFailed(
-            f"chunk encoding {chunk['encoding']} (native histograms) is not supported yet"
+            f"chunk encoding {chunk['encoding']} (native histograms) is not supported yet: "
+            f"leave {{{pairs}}} out of the query"
         )
-    return ChunkCorrupt("series chunk", int(chunk["start"]), "the bytes are not an XOR chunk")
+    where = f"a chunk of {{{pairs}}}"
+    return ChunkCorrupt(where, int(chunk["start"]), "the bytes are not an XOR chunk")
