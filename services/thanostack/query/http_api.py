@@ -469,7 +469,11 @@ async def _wrong_method(_: Request) -> Response:
 
 
 async def _unknown(request: Request) -> Response:
-    return _json(encode_error("not_found", f"no such API: {request.url.path}"), 404)
+    path = request.url.path
+    text = f"no such API: {path}"
+    if path.endswith(("/api/v1/receive", "/api/v1/write")):
+        text += "; writes go to the port of receive's --remote-write.address"
+    return _json(encode_error("not_found", text), 404)
 
 
 def _unescaped(name: str) -> str:

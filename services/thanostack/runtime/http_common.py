@@ -77,7 +77,7 @@ def failure_answer(status: int, error: Exception) -> Answer:
     return error_answer(status, error_text(error), *retry)
 
 
-_METHOD_NOT_ALLOWED: Final = error_answer(405, "Method Not Allowed", (b"allow", b"GET"))
+_METHOD_NOT_ALLOWED: Final = error_answer(405, "Method Not Allowed", (b"allow", b"GET, HEAD"))
 
 
 class CommonPages:
@@ -102,7 +102,7 @@ class CommonPages:
         page = None if scope["type"] != "http" else self._pages.get(scope["path"])
         if page is None:
             await self._behind(scope, receive, send)
-        elif scope["method"] != "GET":
+        elif scope["method"] not in {"GET", "HEAD"}:  # the server leaves out the body of a HEAD
             await send_answer(send, _METHOD_NOT_ALLOWED)
         else:
             await send_answer(send, await page(scope))

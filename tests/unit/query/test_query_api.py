@@ -212,6 +212,7 @@ async def test_promql_annotations_may_be_cached(api):
         ("series", {"match[]": "{"}, 400, "bad_data", "1:"),
         ("status/nothing", {}, 404, "not_found", "no such API: status/nothing"),
         ("nothing/here", {}, 404, "not_found", "no such API: /api/v1/nothing/here"),
+        ("receive", {}, 404, "not_found", "no such API: /api/v1/receive; writes go to the port of"),
         ("status/tsdb", {}, 501, "unavailable", "/api/v1/status/tsdb is not offered yet"),
     ],
 )

@@ -91,7 +91,15 @@ async def test_unknown_paths_and_methods_are_refused_in_plain_text(pages):
         assert (reply.status, reply.text) == (status, text)
         assert reply.headers[b"content-type"] == b"text/plain; charset=utf-8"
         assert reply.headers[b"x-content-type-options"] == b"nosniff"
-    assert reply.headers[b"allow"] == b"GET"
+    assert reply.headers[b"allow"] == b"GET, HEAD"
+
+
+async def test_probes_answer_head(pages, probes):
+    """`wget --spider` and load balancers ask so; Thanos answers. It was 405."""
+    assert (await call(pages, "/-/ready", method="HEAD")).status == 503
+    probes.set_ready()
+    assert (await call(pages, "/-/ready", method="HEAD")).status == 200
+    assert (await call(pages, "/metrics", method="HEAD")).status == 200
 
 
 async def test_an_application_is_made_when_it_is_first_asked():
