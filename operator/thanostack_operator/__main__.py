@@ -32,6 +32,7 @@ from .discovery import NotServed, await_served, unserved
 from .http_server import serving
 from .kube import STACKS, ApiError, KubeClient
 from .lease import Lease, LeaseLost, lead
+from .log_lines import LogfmtFormatter
 from .loop import Loops, Tools
 from .manifests.names import Object
 from .metrics import Metrics
@@ -52,11 +53,9 @@ class BadFile(ValueError):
 def main() -> None:
     """Run the command line of this process."""
     settings = parse(sys.argv[1:])
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="ts=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s",
-        stream=sys.stderr,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LogfmtFormatter())
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     logging.getLogger("kopf").setLevel(max(logging.WARNING, logging.root.level))
     command = {"run": _run, "plan": _plan, "release": _release}[settings.command]
     try:
