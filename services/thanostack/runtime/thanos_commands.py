@@ -159,14 +159,24 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
 
 def _in_script(text: str, components: frozenset[str]) -> Iterator[tuple[str, ...]]:
     for words in _simple_commands(text):
-        for i, word in enumerate(words):
-            name = PurePosixPath(word).name
-            if name in PROGRAMS:
-                yield tuple(words[i + 1 :])
-                break
-            if i == 0 and word in components:
-                yield tuple(words)
-                break
+        # `docker run --name thanos quay.io/thanos/thanos:v0.42.4 receive …` has the name twice.
+        places = [i for i, word in enumerate(words) if _is_program(word)]
+        named = [i for i in places if i + 1 < len(words) and words[i + 1] in components]
+        if places:
+            yield tuple(words[(named or places)[0] + 1 :])
+        elif words[0] in components:
+            yield tuple(words)
+
+
+def _is_program(word: str) -> bool:
+    """Return whether a word is the program's path, or its image with or without a tag.
+
+    Example:
+        >>> [_is_program(w) for w in ("/bin/thanos", "quay.io/thanos/thanos:v1", "--x=/thanos")]
+        [True, True, False]
+    """
+    is_flag = word.startswith("-")
+    return not is_flag and re.split("[:@]", PurePosixPath(word).name)[0] in PROGRAMS
 
 
 def _simple_commands(text: str) -> Iterator[list[str]]:

@@ -158,6 +158,22 @@ def test_shell_text(check, tmp_path):
     assert check("--", "thanos receive --label='a=\"b\"' --tsdb.retention=3d")[0] == 0
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "docker run -d quay.io/thanos/thanos:v0.42.4 query --endpoint=a:1",
+        "docker run --name thanos -p 1:1 thanos@sha256:ab query --endpoint=a:1",
+        "ExecStart=/usr/bin/thanos --log.level=debug query --endpoint=a:1",
+        "query --endpoint=a:1 --query.active-query-path=/var/thanos",
+    ],
+)
+def test_a_program_inside_of_another_command_line(check, line):
+    """The image of a `docker run` is the program's name, a container's name is none."""
+    code, (report,) = check(stdin=line)
+    assert (code, report["command"]) == (0, "query")
+    assert verdicts(report)["--endpoint"] == "same"
+
+
 def test_services_of_a_compose_file(check):
     """A list or a line, with an entrypoint or without; others' services are none of ours."""
     code, reports = check(
