@@ -324,13 +324,16 @@ def test_append_limits(tmp_path):
     options = type(SMALL)(min_block_ms=10_000, too_far_in_future_ms=1000, series_max=256)
     tsdb = opened(tmp_path, options)
     now = tsdb.clock.now_ms()
+    first = write(tsdb, ["0"], [now + 1001])
+    bound = f"samples are taken up to {now + 1000} ms"
+    assert f'too far in future: {{a="0", job="x"}}, {bound}' == first.example
     ahead = write(tsdb, ["1"], [now, now + 1000, now + 1001])
     assert (2, {"too_far_in_future": 1}) == (ahead.stored, ahead.rejected)
     old = write(tsdb, ["2"], [now - 4000, now - 4001, now - 3000, now - 3500])
     assert (2, {"out_of_bounds": 1, "out_of_order": 1}) == (old.stored, old.rejected)
     early = write(tsdb, ["3"], [now - 4001])
     assert {"out_of_bounds": 1} == early.rejected
-    bound = f"samples are taken from {now - 4000} to {now + 1000} ms"
+    bound = f"samples are taken from {now - 4000} ms on and up to {now + 1000} ms"
     assert f'out of bounds: {{a="3", job="x"}}, {bound}' == early.example
     mixed = write(tsdb, ["2"], [now - 3000], 7.0)
     assert {"conflict": 1} == mixed.rejected
@@ -339,7 +342,7 @@ def test_append_limits(tmp_path):
     assert f'{{a="2", job="x"}}, {newest}' == old.example
     assert {"out_of_bounds": 1} == write(tsdb, ["4"], [-(1 << 63)]).rejected
     counters = tsdb.stats()
-    assert (1, 1) == (counters.out_of_order_samples, counters.too_far_in_future_samples)
+    assert (1, 2) == (counters.out_of_order_samples, counters.too_far_in_future_samples)
     assert (3, 1) == (counters.out_of_bound_samples, counters.duplicate_conflicts)
     bad = tsdb.append_and_wait(write_request(({"a": ""}, [(now, 1.0)]), ({"a": "5"}, [(now, 1.0)])))
     assert (1, {"invalid_labels": 1}) == (bad.stored, bad.rejected)

@@ -341,16 +341,24 @@ class TSDB:
             return f"series {s} of the request: {_LABEL_FAULTS.get(fault, 'not made')}"
         if row < 0:
             labels = LabelRuns.of([columns.data[start:stop].tobytes()]).mapping(0)
-            until = f"to {self._latest()} ms" if self.options.too_far_in_future_ms else "ms on"
-            bound = f"samples are taken from {self._earliest()} {until}"
+            bound = self._span()
         else:
             labels = self.head.labels(np.array([row], np.int32)).mapping(0)
-            bound = f"its newest sample is of {int(self.head.tables.rows['last_t'][row])} ms"
+            bound = f", its newest sample is of {int(self.head.tables.rows['last_t'][row])} ms"
         pairs = ", ".join(f'{name}="{value}"' for name, value in labels.items())
         # With several reasons it is not known which is this series'.
         reasons = [text.replace("_", " ") for v, text in _REASONS.items() if outcome[v]]
         reason = f"{reasons[0]}: " if len(reasons) == 1 else ""
-        return f"{reason}{{{pairs}}}, {bound}"
+        return f"{reason}{{{pairs}}}{bound}"
+
+    def _span(self) -> str:
+        """Return which times a new series may have, in words; a bound that is none is left out."""
+        earliest, bounds = self._earliest(), []
+        if earliest > -(1 << 63):
+            bounds.append(f"from {earliest} ms on")
+        if self.options.too_far_in_future_ms:
+            bounds.append(f"up to {self._latest()} ms")
+        return f", samples are taken {' and '.join(bounds)}" if bounds else ""
 
     def _count(self, result: WriteResult, outcome: list[int]) -> None:
         counters = self.counters
