@@ -78,7 +78,7 @@ async def ours() -> AsyncIterator[tuple[Recorder, GrpcServer]]:
     server = GrpcServer(
         "127.0.0.1:0",
         {
-            "/thanos.WriteableStore/RemoteWrite": Unary(recorder.remote_write, inline=True),
+            "/thanos.WriteableStore/RemoteWrite": Unary(recorder.remote_write, is_queued=True),
             "/thanos.info.Info/Info": Unary(recorder.info),
             "/thanos.Store/Series": ServerStream(recorder.series),
         },
@@ -138,23 +138,28 @@ def write_body(n_series: int) -> bytes:
     return bytes(cramjam.snappy.compress_raw(request.SerializeToString()))
 
 
-def router(thanos: Path, folder: Path, target: int, http: int, write: int) -> list[str | Path]:
+def router(
+    thanos: Path, folder: Path, target: int, http: int, write: int, *flags: str
+) -> list[str | Path]:
     return [
         thanos, "receive", '--label=router="one"', f"--tsdb.path={folder / 'data'}",
         f"--http-address=127.0.0.1:{http}", f"--remote-write.address=127.0.0.1:{write}",
         f"--grpc-address=127.0.0.1:{free_port()}",
-        "--receive.hashrings=" + json.dumps([{"endpoints": [f"127.0.0.1:{target}"]}]),
+        f"--receive.capnproto-address=127.0.0.1:{free_port()}",
+        "--receive.hashrings=" + json.dumps([{"endpoints": [f"127.0.0.1:{target}"]}]), *flags,
     ]  # fmt: skip
 
 
-async def test_a_default_router_writes_to_us(
-    thanos: Path, ours: tuple[Recorder, GrpcServer], tmp_path: Path
+@pytest.mark.parametrize("flags", [(), ("--receive.grpc-compression=none",)])
+async def test_a_router_writes_to_us(
+    thanos: Path, ours: tuple[Recorder, GrpcServer], tmp_path: Path, flags: tuple[str, ...]
 ) -> None:
-    """Snappy-compressed forwards arrive whole, small and large, and our codes become its."""
+    """Forwards arrive whole, small and large, with snappy and without; our codes become its."""
     recorder, server = ours
     http, write = free_port(), free_port()
     url = f"http://127.0.0.1:{write}/api/v1/receive"
-    async with running(router(thanos, tmp_path, server.port, http, write), tmp_path, http):
+    command = router(thanos, tmp_path, server.port, http, write, *flags)
+    async with running(command, tmp_path, http):
         for n_series in (1, 20_000):
             status, text = await asyncio.to_thread(fetch, url, write_body(n_series))
             assert status == 200, text

@@ -14,8 +14,8 @@ PROBE_TIMEOUT_S = 1.0
 """A kubelet's, unless a manifest says something else."""
 READ_TIMEOUT_S = 5.0
 MEMORY_SHARE_MAX = 0.75
-GOODPUT_MIN = {"": 0.5, "snappy": 0.5, "identity": 0.25}
-"""grpcio has taken a request apart before it can be refused: single runs gave 0.38 to 0.66."""
+GOODPUT_MIN = {"": 0.5, "snappy": 0.5, "identity": 0.7}
+"""Without compression single runs gave 0.92 to 1.02; on grpcio's side it was 0.38 to 0.66."""
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """What a gRPC method of ours is, and what it is told about the call it answers.
 
 Handlers take and return raw bytes, so that hot methods can use kernels instead of message objects.
-They do not know which of the two transports carries the call: grpcio, or our own HTTP/2 side for
-clients that compress with snappy (`grpc_front`).
+They do not know which of the two transports carries the call: grpcio, or our own HTTP/2 side
+(`grpc_front`).
 
     Unary(function)          bytes → bytes
     ServerStream(function)   bytes → an iterator of bytes, pulled only as fast as the client reads

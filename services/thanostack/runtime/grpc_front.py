@@ -1,13 +1,13 @@
 """The one TCP port for gRPC, in front of two servers.
 
-                         ┌─ plain, gzip ──> spliced, byte for byte ──> grpcio on a Unix socket
+                         ┌─ plain, gzip ───────> spliced, byte for byte ──> grpcio on a Unix socket
     client ── Handshake ─┤
-                         └─ snappy ───────> our own HTTP/2 side, in this process
+                         └─ snappy, or writes ─> our own HTTP/2 side, in this process
 
 grpcio fails on `grpc-encoding: snappy` while it parses the headers, before any handler of ours
-could decide, and snappy is what a real Thanos router sends unless told otherwise. So the first
-request's headers are read here, and the connection is given to whoever can serve it
-(docs/decisions/0001-one-grpc-port.md).
+could decide, and snappy is what a real Thanos router sends unless told otherwise. Nor can it refuse
+a write before it has taken it apart. So the first request's headers are read here, and the
+connection is given to whoever can serve it (docs/decisions/0001-one-grpc-port.md).
 
 The Unix socket of a splice has a name of its own (Linux abstract autobind), by which grpcio tells
 its handlers who calls; `peer_of` translates it back to the client's address.
@@ -102,6 +102,8 @@ class Front:
     ) -> None:
         self._bound, self._upstream, self._service, self._tls = bound, upstream, service, tls
         self._limits = limits or FrontLimits()
+        handlers = service.handlers.items()
+        self._queued = frozenset(name.encode() for name, kind in handlers if kind.is_queued)
         self._waiting: set[_Undecided] = set()
         self._ours: set[Http2ServerProtocol] = set()
         self._splices: set[Splice] = set()
@@ -132,7 +134,7 @@ class Front:
         self._server = await loop.create_server(self._undecided, sock=self._bound, backlog=_BACKLOG)
 
     def _undecided(self) -> _Undecided:
-        return _Undecided(self, self._limits)
+        return _Undecided(self, self._limits, Handshake(self._queued))
 
     def stop_accepting(self) -> None:
         """Close the port, and ask clients of our own side to finish and leave."""
@@ -230,9 +232,8 @@ class Front:
 class _Undecided(asyncio.Protocol):
     """A connection in its handshake."""
 
-    def __init__(self, front: Front, limits: FrontLimits) -> None:
-        self._front, self._limits = front, limits
-        self._handshake = Handshake()
+    def __init__(self, front: Front, limits: FrontLimits, handshake: Handshake) -> None:
+        self._front, self._limits, self._handshake = front, limits, handshake
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_greeted = False

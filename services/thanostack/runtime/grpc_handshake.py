@@ -5,7 +5,10 @@
                              <──    empty SETTINGS (grpc-go sends no request before it)
       SETTINGS ack           ──>    swallowed: it answers ours
       PING                   ──>    answered here, for as long as there is no request
-      HEADERS [CONTINUATION] ──>    held; `grpc-encoding` decides
+      HEADERS [CONTINUATION] ──>    held; `:path` and `grpc-encoding` decide
+
+Ours is what grpcio cannot parse, and what it cannot refuse cheaply: it has taken a request apart
+before it asks whether there is room for it.
 
 Once the first request's headers and the acknowledgement are there, `route` is set and `held` has
 everything that the chosen server must be told, as if it had been there from the start. The empty
@@ -22,14 +25,13 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
+from thanostack.runtime import grpc_messages as messages
 from thanostack.runtime import http2_frames as h2
 from thanostack.runtime.header_blocks import BadHeaderBlock, HeaderDecoder
 from thanostack.runtime.http2_frames import ConnectionFailed, H2Code
 
 # A full window of data (64 KiB), the largest header block, and room for small frames.
 _HELD_BYTES_MAX: Final = 256 << 10
-# What grpcio can parse; anything else makes it fail before a handler could say so.
-_GRPCIO_ENCODINGS: Final = frozenset({None, b"identity", b"gzip", b"deflate"})
 
 
 class Route(Enum):
@@ -43,10 +45,14 @@ class Handshake:
     """One connection that has not been given to a server yet.
 
     `reply` collects what must be written to the client; the owner takes it with `take_reply`.
+
+    Args:
+        queued: full names of methods whose calls wait in a queue, or are refused.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, queued: frozenset[bytes]) -> None:
         self.route: Route | None = None
+        self._queued = queued
         self._pending = bytearray()
         self._held = bytearray()
         self._reply = bytearray()
@@ -163,6 +169,10 @@ class Handshake:
             headers = dict(decoder.decode(block))
         except BadHeaderBlock as error:
             raise ConnectionFailed(H2Code.COMPRESSION_ERROR, "a broken header block") from error
-        if headers.get(b"grpc-encoding") not in _GRPCIO_ENCODINGS:
+        encoding = headers.get(b"grpc-encoding", b"identity")
+        is_queued = headers.get(b":path") in self._queued
+        if encoding not in messages.GRPCIO_ENCODINGS or (
+            is_queued and encoding in messages.OWN_ENCODINGS
+        ):
             self._choice = Route.OURS
         self._encoding_known = True

@@ -18,6 +18,7 @@ from thanostack.runtime.grpc_call import CallContext
 
 SERVICE: Final = "grpc.health.v1.Health"
 HEALTH_CHECK: Final = f"/{SERVICE}/Check"
+HEALTH_WATCH: Final = f"/{SERVICE}/Watch"
 
 
 class GrpcHealth:

@@ -72,6 +72,7 @@ class Http2Service:
 
     Args:
         handlers: by full method name.
+        elsewhere: full names of methods that only grpcio serves.
         threads: run what is not inline.
         budget: of all requests together.
         observer: told about every call.
@@ -94,6 +95,7 @@ class Http2Service:
     age_grace_s: float = 60.0
     request_timeout_s: float = field(default_factory=lambda: REQUEST_TIMEOUT_S)
     role: str = ""
+    elsewhere: frozenset[str] = frozenset()
     turns: LoopTurns = field(default_factory=LoopTurns)
 
     @property
@@ -192,7 +194,7 @@ class Http2Call:
         Raises:
             GrpcFailure: if it cannot be decompressed, or does not fit into the budget.
         """
-        body = bytes(memoryview(self._body)[messages.PREFIX_BYTES :])
+        body, self._body = bytes(memoryview(self._body)[messages.PREFIX_BYTES :]), bytearray()
         if not self._is_compressed:
             yield body
             return

@@ -1,12 +1,14 @@
-"""gRPC calls on a connection that grpcio cannot serve: our own HTTP/2 side.
+"""gRPC calls on a connection that is not grpcio's: our own HTTP/2 side.
 
     socket ── Http2Connection ── Calls of this connection ──┬── on the loop (inline, small)
                                                             ├── in the queue (writes)
                                                             └── in the thread pool (the others)
 
 Serves unary and server-streaming methods; requests may be compressed with snappy (framed) or gzip,
-or not at all; answers are not compressed. Client streaming (and so reflection) is UNIMPLEMENTED
-here and works on connections that do not compress.
+or not at all; answers are not compressed. What only grpcio serves (client streaming and so
+reflection, watching health, deflate) is given back: the client is asked to connect again, and told
+that this call was not looked at. It repeats the call then, as clients of gRPC do by themselves, and
+as the first of a connection the call is grpcio's.
 
 What is bounded: a message (`message_bytes_max`, before and after decompression), all requests that
 are held at once in the process (`ByteBudget`), the time in which a request must be complete, the
@@ -42,7 +44,6 @@ _PIECE_BYTES: Final = 1 << 14
 _SWEEP_INTERVAL_S: Final = 5.0
 _LINGER_S: Final = 10.0
 
-_ENCODINGS: Final = frozenset(messages.ACCEPTED_ENCODINGS.encode().split(b","))
 _CONTENT: Final = (
     (b":status", b"200"),
     (b"content-type", b"application/grpc"),
@@ -214,6 +215,10 @@ class Http2ServerProtocol(asyncio.Protocol):
         context = CallContext(_metadata(headers), self._peer, timeout_s)
         method = fields.get(b":path", b"").decode("latin-1")
         encoding = fields.get(b"grpc-encoding", b"identity")
+        if self._is_for_grpcio(method, encoding):
+            self._is_leaving = True
+            self._connection.give_back(stream_id)
+            return
         call = Http2Call(method, context, encoding, time.monotonic())
         self._calls[stream_id] = call
         handler = self._service.handlers.get(method)
@@ -228,13 +233,17 @@ class Http2ServerProtocol(asyncio.Protocol):
         if timeout_s is not None:
             call.deadline = self._loop.call_later(timeout_s, self._expire, stream_id)
 
+    def _is_for_grpcio(self, method: str, encoding: bytes) -> bool:
+        """Return whether grpcio would serve a call, and nobody here does."""
+        is_ours = method not in self._service.elsewhere and encoding in messages.OWN_ENCODINGS
+        return encoding in messages.GRPCIO_ENCODINGS and not is_ours
+
     def _check_request(self, method: str, encoding: bytes) -> None:
         if method not in self._service.handlers:
-            raise GrpcFailure(
-                GrpcCode.UNIMPLEMENTED,
-                f"method {method} is not served here, or not with compressed requests",
-            )
-        if encoding not in _ENCODINGS:
+            is_known = method in self._service.elsewhere
+            how = f" with {encoding.decode('latin-1')}" if is_known else ""
+            raise GrpcFailure(GrpcCode.UNIMPLEMENTED, f"method {method} is not served here{how}")
+        if encoding not in messages.OWN_ENCODINGS:
             raise GrpcFailure(
                 GrpcCode.UNIMPLEMENTED,
                 f"compression {encoding.decode('latin-1')} is not known; "

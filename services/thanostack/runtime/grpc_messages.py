@@ -24,6 +24,9 @@ from thanostack.runtime.error_mapping import GrpcCode, GrpcFailure
 
 PREFIX_BYTES: Final = 5
 ACCEPTED_ENCODINGS: Final = "identity,snappy,gzip"
+OWN_ENCODINGS: Final = frozenset(ACCEPTED_ENCODINGS.encode().split(b","))
+# Any other makes grpcio fail before a handler could say so.
+GRPCIO_ENCODINGS: Final = frozenset({b"identity", b"gzip", b"deflate"})
 # Both the client's header limit and one HTTP/2 frame of the smallest allowed size hold this.
 STATUS_TEXT_BYTES_MAX: Final = 2048
 

@@ -1,7 +1,8 @@
 """Hosts gRPC methods on one TCP port: Thanos's services, health and reflection.
 
     GrpcServer ── Front (TCP) ──┬── grpcio, threaded, on a Unix socket in a private folder
-                                └── our own HTTP/2 side, for clients that compress with snappy
+                                └── our own HTTP/2 side, for clients that compress with snappy,
+                                    or begin with a queued method
 
 Both run the same handlers. Queued ones, which write, have threads and a bounded queue that both
 sides share; whatever else is asked has threads of its own on each side. grpcio's threaded server is
@@ -26,12 +27,12 @@ import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from thanostack.runtime.call_queue import CallQueue, CallThreads
 from thanostack.runtime.grpc_call import Handlers, Observer, Unary
 from thanostack.runtime.grpc_front import Front, Upstream
-from thanostack.runtime.grpc_health import HEALTH_CHECK, GrpcHealth
+from thanostack.runtime.grpc_health import HEALTH_CHECK, HEALTH_WATCH, GrpcHealth
 from thanostack.runtime.grpc_http2_call import ByteBudget, Http2Service
 from thanostack.runtime.grpc_options import GrpcOptions
 from thanostack.runtime.http_server import listen, port_of
@@ -40,6 +41,8 @@ from thanostack.runtime.tls_ports import ServerTLS
 
 if TYPE_CHECKING:
     from thanostack.runtime.grpcio_server import GrpcioServer
+
+_REFLECTION: Final = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
 
 class GrpcServer:
@@ -115,6 +118,7 @@ class GrpcServer:
         options = self._options
         service = Http2Service(
             handlers={**self._handlers, HEALTH_CHECK: Unary(self._health.check, inline=True)},
+            elsewhere=frozenset({HEALTH_WATCH, _REFLECTION}),
             threads=CallThreads(self._queue, self._pool),
             budget=ByteBudget(options.requests_bytes_max),
             observer=self._observer,

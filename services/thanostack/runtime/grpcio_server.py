@@ -2,8 +2,8 @@
 
     GrpcServer ── the first client that needs it ──> GrpcioServer
 
-Importing this imports grpcio and protobuf, some 20 MiB: a router, whose peers compress with snappy
-or which has none, never does.
+Importing this imports grpcio and protobuf, some 20 MiB: a router that is only written
+to never does.
 """
 
 from __future__ import annotations

@@ -172,8 +172,20 @@ class Http2Connection(Http2Machine[_Stream]):
 
     def go_away(self) -> None:
         """Take no further calls; those that are open are still answered."""
-        self._last_served = self._highest
-        self._out.append(h2.pack_goaway(self._highest, H2Code.NO_ERROR))
+        self._leave_behind(self._highest)
+
+    def give_back(self, stream_id: int) -> None:
+        """Take no further calls, nor the last one that has begun.
+
+        By the number in GOAWAY a client knows that it may repeat it elsewhere. RST_STREAM could say
+        that as well, but grpcio's client takes it for an answer.
+        """
+        del self._streams[stream_id]
+        self._leave_behind(max(0, stream_id - 2))
+
+    def _leave_behind(self, last_served: int) -> None:
+        self._last_served = last_served
+        self._out.append(h2.pack_goaway(last_served, H2Code.NO_ERROR))
 
     def on_written(self, stream_id: int, stream: _Stream, n_bytes: int) -> None:
         """Send the trailers behind the last data, and tell who waits for room."""

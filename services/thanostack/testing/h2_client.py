@@ -92,6 +92,7 @@ class H2Client:
         self.answers: dict[int, Answer] = {}
         self.closed = asyncio.Event()
         self.goaway_code: int | None = None
+        self.goaway_last: int | None = None
         self._tail = b""
         self.pongs = 0
         self._windows = asyncio.Condition()
@@ -194,6 +195,7 @@ class H2Client:
                 break
             frame, self._tail = self._tail[:end], self._tail[end:]
             if frame[3] == _GOAWAY:
+                self.goaway_last = int.from_bytes(frame[9:13], "big")
                 self.goaway_code = int.from_bytes(frame[13:17], "big")
             else:
                 passed += frame

@@ -3,7 +3,7 @@
     sender ──RemoteWrite──> one of CHANNELS connections ──> receiver
 
 OK counts as 200, UNAVAILABLE as 503, any other code as itself; there is no `Retry-After` that could
-be missing. Compressed with snappy the receiver's own HTTP/2 side answers, otherwise grpcio does.
+be missing.
 """
 
 from __future__ import annotations

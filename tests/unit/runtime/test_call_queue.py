@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from functools import partial
 
 import grpc
+import pytest
 import structlog
 
 from thanostack.runtime.call_queue import FULL
@@ -79,13 +80,16 @@ async def served(service: Service) -> AsyncIterator[GrpcServer]:
         await server.stop(0)
 
 
-async def test_what_is_beyond_the_queue_is_refused_at_once() -> None:
+@pytest.mark.parametrize("encoding", ["snappy", "identity", None])
+async def test_what_is_beyond_the_queue_is_refused_at_once(encoding: str | None) -> None:
     """Before its request has come, and others are answered; those that wait have their turn."""
     service = Service()
     async with served(service) as server, H2Client(server.port) as client:
-        calls = [asyncio.ensure_future(client.call(WRITE, b"x")) for _ in range(RUNNING + WAITING)]
+        write = partial(client.call, WRITE, b"x", encoding=encoding)
+        calls = [asyncio.ensure_future(write()) for _ in range(RUNNING + WAITING)]
         await eventually(lambda: (service.n_writing, server.n_queued) == (RUNNING, WAITING))
-        _, unfinished = client.begin(WRITE)
+        assert server.n_connections["ours"] == 1
+        _, unfinished = client.begin(WRITE, encoding)
         await asyncio.wait_for(unfinished.done.wait(), 10)
         assert (unfinished.status, unfinished.text) == (UNAVAILABLE, FULL)
         assert (await client.call(NAMES, b"y")).messages == [b"y"]
@@ -127,11 +131,14 @@ async def test_a_stream_takes_no_thread_of_writes() -> None:
 
 
 async def test_grpcio_refuses_as_well() -> None:
-    """Clients that do not compress share the queue; probes and questions have other threads."""
+    """Clients that begin with something else share the queue, and read and probe as ever."""
     service = Service()
     async with served(service) as server:
         target = f"127.0.0.1:{server.port}"
         with grpc.insecure_channel(target) as channel:
+            first = channel.unary_unary(NAMES).future(b"decides the route", timeout=10)
+            await asyncio.to_thread(first.result)
+            assert server.n_connections["grpcio"] == 1
             write = channel.unary_unary(WRITE)
             kept = [write.future(b"x", timeout=20) for _ in range(RUNNING + WAITING)]
             await eventually(lambda: (service.n_writing, server.n_queued) == (RUNNING, WAITING))

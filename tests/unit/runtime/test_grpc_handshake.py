@@ -15,6 +15,7 @@ from thanostack.runtime.http2_frames import ConnectionFailed
 ACK = h2.pack_frame(h2.SETTINGS, h2.ACK, 0)
 SETTINGS = h2.pack_settings([(h2.SETTING_INITIAL_WINDOW_SIZE, 1 << 20)])
 GREETING = h2.PREFACE + SETTINGS
+WRITE = "/thanos.WriteableStore/RemoteWrite"
 
 
 def block(encoding: str | None, **extra: str) -> bytes:
@@ -29,7 +30,7 @@ def request(encoding: str | None, **extra: str) -> bytes:
 
 
 def after(data: bytes, *, step: int = 0) -> Handshake:
-    handshake = Handshake()
+    handshake = Handshake(frozenset({WRITE.encode()}))
     for start in range(0, len(data), step or len(data)):
         if handshake.route is not None:
             handshake._pending += data[start : start + (step or len(data))]
@@ -51,13 +52,21 @@ def after(data: bytes, *, step: int = 0) -> Handshake:
 @pytest.mark.parametrize("ack_first", [True, False])
 @pytest.mark.parametrize("step", [0, 1, 7])
 def test_route(encoding: str | None, route: Route, ack_first: bool, step: int) -> None:
-    """The encoding decides, and all but our acknowledgement is handed on in order."""
+    """All but our acknowledgement is handed on in order."""
     data = h2.pack_frame(h2.DATA, h2.END_STREAM, 1, b"\0\0\0\0\0")
     head = [ACK, request(encoding)] if ack_first else [request(encoding), ACK]
     handshake = after(GREETING + b"".join(head) + data, step=step)
     assert handshake.route is route
     assert handshake.held == GREETING + request(encoding) + data
     assert handshake.take_reply() == h2.pack_settings()
+
+
+@pytest.mark.parametrize("encoding", [None, "identity", "gzip", "snappy", "zstd"])
+def test_what_is_queued_is_ours(encoding: str | None) -> None:
+    """Whatever it is encoded with, but for what is not decoded here."""
+    writes = {":path": WRITE}
+    assert after(GREETING + ACK + request(encoding, **writes)).route is Route.OURS
+    assert after(GREETING + ACK + request("deflate", **writes)).route is Route.GRPCIO
 
 
 def test_nothing_is_decided_without_acknowledgement() -> None:
