@@ -17,9 +17,10 @@ makes every peer be tried again.
 A peer whose host is gone does not refuse, it says nothing: only then is a forward that was given up
 a failure of the peer and not of the request. It is *silent* even before, if it says nothing for
 SILENCE_S and does not answer a ping then. Whatever is sent to such a peer waits as long as it may,
-and so does the request behind it, in the way of requests of other rings. So a silent peer has
-TRIALS_MAX forwards at a time, those of the requests that depend on it; they find out when it is
-back. The others end with SILENT at once.
+and so does the request behind it, in the way of requests of other rings. So a silent peer has a few
+forwards at a time, those of the requests that depend on it; they find out when it is back. The
+others end with SILENT at once. All silent peers together have a number of them as well (`silence`);
+when many fall silent at once, what is beyond it and awaited ends with GIVEN_UP.
 
 Upstream counts each failure of calls that run at the same time, so that one lost connection makes
 five steps; here only a failure of a peer that was up is a step. Upstream's first forward after a
@@ -35,11 +36,12 @@ import random
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from thanostack.lib.foundation.clock import Clock
 from thanostack.receive.request_body import InflightBytes
 from thanostack.receive.routing_metrics import RoutingMetrics
+from thanostack.receive.silence import Silence
 from thanostack.runtime.error_mapping import GrpcCode
 from thanostack.runtime.grpc_metrics import UnaryCalls
 from thanostack.runtime.http2_client import CallEnd, OnEnd
@@ -47,13 +49,13 @@ from thanostack.runtime.http2_client import CallEnd, OnEnd
 FIRST_BACKOFF_S: Final = 0.1
 NOT_TRIED: Final = CallEnd(GrpcCode.UNAVAILABLE, "not tried: it failed a moment ago")
 SILENT: Final = CallEnd(GrpcCode.UNAVAILABLE, "not tried: others wait for it in vain")
+GIVEN_UP: Final = CallEnd(GrpcCode.UNAVAILABLE, "given up: it says nothing, as many others do")
 SILENCE_S: Final = 1.0
 """A peer that said nothing for so long, while forwards waited for it, may be gone."""
 ANSWER_S: Final = 1.0
 """For a ping, of a peer that may be gone: one whose disk or CPU is slow has the time for that."""
 SLOW_S: Final = 5.0
 """How long a peer that answers pings and nothing else is not asked again."""
-TRIALS_MAX: Final = 4
 FORWARD_BYTES: Final = 7 << 10
 SERIES_BYTES: Final = 40
 """What is held for a forward besides its message, for itself and for each series of it: its
@@ -137,22 +139,29 @@ class Forward:
         must_try: whether it is sent even to a peer that is down.
         n_bytes: that it holds.
         queued_s: when it was handed over.
+        settled: done when nobody waits for it any more; None if somebody always does.
     """
 
     __slots__ = (
-        "begun_s", "call", "is_given_up", "is_over", "is_replication", "message", "must_try",
-        "n_bytes", "on_end", "queued_s",
+        "_settled", "begun_s", "call", "is_given_up", "is_over", "is_replication", "message",
+        "must_try", "n_bytes", "on_end", "queued_s",
     )  # fmt: skip
 
     def __init__(
-        self, message: memoryview, on_end: OnEnd, *,
-        is_replication: bool, must_try: bool, n_bytes: int, queued_s: float,
+        self, message: memoryview, on_end: OnEnd, *, is_replication: bool, must_try: bool,
+        n_bytes: int, queued_s: float, settled: asyncio.Future[Any] | None,
     ) -> None:  # fmt: skip
         self.message, self.on_end, self.queued_s = message, on_end, queued_s
+        self._settled = settled
         self.begun_s, self.n_bytes = queued_s, n_bytes
         self.is_replication, self.must_try = is_replication, must_try
         self.call: OpenCall | None = None
         self.is_over = self.is_given_up = False
+
+    @property
+    def is_awaited(self) -> bool:
+        """Return whether its request waits for it, or for others beside it."""
+        return self._settled is None or not self._settled.done()
 
     def cancel(self, end: CallEnd) -> None:
         """Give it up, queued or running; it ends with what is given."""
@@ -173,6 +182,7 @@ class Peer:
         channel: its calls.
         options: see `PeerOptions`.
         everything: counts what is held for all peers.
+        silence: of all peers.
         backoff: its state.
         clock: its monotonic seconds are used.
         metrics: told about every forward.
@@ -186,6 +196,7 @@ class Peer:
         options: PeerOptions,
         *,
         everything: InflightBytes,
+        silence: Silence,
         backoff: Backoff,
         clock: Clock,
         metrics: RoutingMetrics,
@@ -194,14 +205,14 @@ class Peer:
         self.address, self._backoff, self._calls = address, backoff, calls
         self._channel, self._options, self._clock, self._metrics = channel, options, clock, metrics
         self._delay = metrics.forward_delay(address)
-        self._all = everything
+        self._all, self._silence = everything, silence
         self._queue: deque[Forward] = deque()
-        self._n_running = 0
+        self._running: dict[Forward, None] = {}
+        """In the order of their beginning."""
         self._idle = asyncio.Event()
         self._heard_s = self._busy_since_s = float("-inf")
         self._revival: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
-        self._is_silent = False
         self.joins_replicas = False
         """Whether it said that it stores whatever it is sent, whichever replica that is."""
         self.held_bytes = 0
@@ -214,6 +225,7 @@ class Peer:
     def forward(
         self, message: memoryview, on_end: OnEnd, *,
         is_replication: bool = True, must_try: bool = False, n_series: int = 1,
+        settled: asyncio.Future[Any] | None = None,
     ) -> Forward:  # fmt: skip
         """Send a message when its turn comes.
 
@@ -224,18 +236,19 @@ class Peer:
             must_try: whether it is sent even if the peer is down; else it ends with NOT_TRIED then.
                 If the peer is silent, it ends with SILENT unless it is one of a few.
             n_series: in the message.
+            settled: done when nobody waits for this any more; None if somebody always does.
         """
         n_bytes = len(message) + FORWARD_BYTES + SERIES_BYTES * n_series
         forward = Forward(
             message, on_end, is_replication=is_replication, must_try=must_try, n_bytes=n_bytes,
-            queued_s=self._clock.monotonic_s(),
+            queued_s=self._clock.monotonic_s(), settled=settled,
         )  # fmt: skip
         if self.is_down and not must_try:
             self._refuse(forward, NOT_TRIED)
-        elif self._is_silent and not self._has_trial_left:
-            self._refuse(forward, SILENT)
         elif self.held_bytes and not self._has_room(n_bytes):
             self._refuse(forward, CallEnd(GrpcCode.UNAVAILABLE, "too many bytes wait for it"))
+        elif self._is_silent and not self._takes_trial(forward):
+            self._refuse(forward, SILENT)
         else:
             self.held_bytes += n_bytes
             self._all.held += n_bytes
@@ -258,8 +271,16 @@ class Peer:
         self._backoff.reset()
         self._stop_revival()
 
+    @property
+    def _is_silent(self) -> bool:
+        return self in self._silence
+
+    def _end_silence(self) -> None:
+        if self._is_silent:
+            self._silence.end(self, (*self._running, *self._queue))
+
     def _stop_revival(self) -> None:
-        self._is_silent = False
+        self._end_silence()
         if self._revival is not None:
             self._revival.cancel()
             self._revival = None
@@ -270,9 +291,14 @@ class Peer:
         self._drop_queued()
 
     def _go_silent(self) -> None:
-        if not self._is_silent:
-            self._is_silent = True
-            self._go_down(0)
+        if self._is_silent:
+            return
+        self._silence.begin(self)
+        awaited = [forward for forward in self._running if forward.is_awaited]
+        too_many = [forward for forward in awaited if not self._silence.enter(forward)]
+        self._go_down(0)
+        for forward in too_many:
+            forward.cancel(GIVEN_UP)
 
     async def _revive(self, pause_s: float) -> None:
         """Look for it until it is there again."""
@@ -284,12 +310,13 @@ class Peer:
                 pause_s = self._backoff.pause_s() if failure else 0.0
         finally:
             if self._revival is asyncio.current_task():
-                self._revival, self._is_silent = None, False
+                self._revival = None
+                self._end_silence()
 
     async def _watch_out(self) -> None:
         """Notice that it is silent, before all that waits for it is given up."""
         try:
-            while self._n_running and not self._is_silent:
+            while self._running and not self._is_silent:
                 silent_s = self._clock.monotonic_s() - max(self._heard_s, self._busy_since_s)
                 if silent_s < SILENCE_S:
                     await asyncio.sleep(SILENCE_S - silent_s)
@@ -301,7 +328,7 @@ class Peer:
             self._watch = None
 
     def _notice_idle(self) -> None:
-        if not self._queue and not self._n_running:
+        if not self._queue and not self._running:
             self._idle.set()
 
     def _has_room(self, n_bytes: int) -> bool:
@@ -311,20 +338,22 @@ class Peer:
     def _release(self, forward: Forward) -> None:
         self.held_bytes -= forward.n_bytes
         self._all.held -= forward.n_bytes
+        self._silence.leave(forward)
 
     def _refuse(self, forward: Forward, end: CallEnd) -> None:
         forward.is_over = True
         forward.on_end(end)
 
-    @property
-    def _has_trial_left(self) -> bool:
-        return self._n_running + len(self._queue) < TRIALS_MAX
+    def _takes_trial(self, forward: Forward) -> bool:
+        """Make a forward one of the few that a silent peer has; return whether it may be."""
+        n_here = len(self._running) + len(self._queue)
+        return n_here < self._silence.share and self._silence.enter(forward)
 
     def _drop_queued(self) -> None:
         """Tell those that wait that it is down, but for those that are sent all the same."""
         queued, self._queue = self._queue, deque()
         for forward in queued:
-            if forward.must_try and (not self._is_silent or self._has_trial_left):
+            if forward.must_try and (not self._is_silent or self._takes_trial(forward)):
                 self._queue.append(forward)
                 continue
             self._release(forward)
@@ -332,7 +361,7 @@ class Peer:
                 self._refuse(forward, SILENT if forward.must_try else NOT_TRIED)
 
     def _begin_next(self) -> None:
-        while self._queue and self._n_running < self._options.workers:
+        while self._queue and len(self._running) < self._options.workers:
             forward = self._queue.popleft()
             if forward.is_over:
                 self._release(forward)
@@ -341,9 +370,9 @@ class Peer:
 
     def _begin(self, forward: Forward) -> None:
         forward.begun_s = self._clock.monotonic_s()
-        if not self._n_running:
+        if not self._running:
             self._busy_since_s = forward.begun_s
-        self._n_running += 1
+        self._running[forward] = None
         if self._watch is None:
             self._watch = asyncio.ensure_future(self._watch_out())
         self._delay.observe(forward.begun_s - forward.queued_s)
@@ -353,7 +382,7 @@ class Peer:
             forward.call = call
 
     def _ended(self, forward: Forward, end: CallEnd) -> None:
-        self._n_running -= 1
+        del self._running[forward]
         self._release(forward)
         forward.is_over, forward.call = True, None
         self.joins_replicas = end.role == INGESTOR
@@ -366,7 +395,8 @@ class Peer:
             if self._revival is None:
                 self._go_down(self._backoff.pause_s())
         else:
-            self._heard_s, self._is_silent = now_s, False
+            self._heard_s = now_s
+            self._end_silence()
             if end.code is GrpcCode.OK:
                 self.try_anew()
         self._metrics.count(end.code, is_replication=forward.is_replication)
@@ -399,7 +429,7 @@ class Peers:
     ) -> None:
         self._connect, self._options, self._clock = connect, options, clock
         self._metrics, self._calls, self._random = metrics, calls, source
-        self._all = InflightBytes(options.all_bytes_max)
+        self._all, self._silence = InflightBytes(options.all_bytes_max), Silence()
         self._peers: dict[str, Peer] = {}
         self._kept: Collection[str] | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -418,6 +448,7 @@ class Peers:
             self._connect(address),
             self._options,
             everything=self._all,
+            silence=self._silence,
             backoff=Backoff(self._options.backoff_max_s, self._random),
             clock=self._clock,
             metrics=self._metrics,

@@ -317,7 +317,7 @@ class Router:
         else:
             opened = self._peers.of(address).forward(
                 content.data, ended, is_replication=is_replication, must_try=must_try,
-                n_series=len(share.series),
+                n_series=len(share.series), settled=fan_out.settled,
             )  # fmt: skip
         fan_out.begun(key, opened)
 

@@ -12,22 +12,24 @@ from thanostack.lib.foundation.clock import ManualClock
 from thanostack.receive import peers
 from thanostack.receive.peers import (
     FORWARD_BYTES,
+    GIVEN_UP,
     NOT_TRIED,
     SERIES_BYTES,
     SILENT,
-    TRIALS_MAX,
     Backoff,
     Peer,
     PeerOptions,
     Peers,
 )
 from thanostack.receive.routing_metrics import RoutingMetrics
+from thanostack.receive.silence import TRIALS, TRIALS_OF_A_PEER
 from thanostack.runtime.error_mapping import GrpcCode
 from thanostack.runtime.grpc_metrics import GrpcMetrics
 from thanostack.runtime.http2_client import OK_END, CallEnd
 from thanostack.testing.polling import eventually
 
 DOWN = CallEnd(GrpcCode.UNAVAILABLE, "refused")
+IN_VAIN = CallEnd(GrpcCode.DEADLINE_EXCEEDED, "no answer within 5 s")
 HELD = FORWARD_BYTES + SERIES_BYTES
 """By a forward of one series besides its message."""
 
@@ -214,7 +216,7 @@ async def test_a_silent_peer_has_a_few_forwards_at_a_time(cluster):
     cluster.clock.advance(5000)
     running.cancel(CallEnd(GrpcCode.DEADLINE_EXCEEDED))
     del cluster.ends[:]
-    for _ in range(TRIALS_MAX + 10):
+    for _ in range(TRIALS_OF_A_PEER + 10):
         cluster.forward(b"1", must_try=True)
     cluster.forward(b"2")
     assert cluster.ends == [SILENT] * 10 + [NOT_TRIED]
@@ -233,12 +235,59 @@ async def test_a_trial_that_ends_makes_room_for_another(cluster):
     cluster.clock.advance(5000)
     given_up.cancel(CallEnd(GrpcCode.DEADLINE_EXCEEDED))
     del cluster.ends[:]
-    for _ in range(TRIALS_MAX + 1):
+    for _ in range(TRIALS_OF_A_PEER + 1):
         cluster.forward(b"1", must_try=True)
     assert cluster.ends.count(SILENT) == 2
     cluster.calls()[1].on_end(DOWN)
     cluster.forward(b"2", must_try=True)
     assert cluster.ends.count(SILENT) == 2
+
+
+def fall_silent(cluster, *addresses):
+    """Give up a forward to each of these; return how what else was on its way has ended."""
+    cluster.ends.clear()
+    in_vain = [cluster.forward(b"in vain", address) for address in addresses]
+    cluster.clock.advance(5000)
+    for forward in in_vain:
+        forward.cancel(IN_VAIN)
+    ended = [end for end in cluster.ends if end is not IN_VAIN]
+    cluster.ends.clear()
+    return ended
+
+
+async def test_silent_peers_share_a_number_of_forwards(cluster):
+    """One each, if there are so many; a peer that speaks again leaves its own to another one."""
+    addresses = [f"p:{n}" for n in range(TRIALS)]
+    fall_silent(cluster, *addresses)
+    for address in addresses * 3:
+        cluster.forward(b"1", address, must_try=True)
+    assert cluster.ends == [SILENT] * 2 * TRIALS
+    assert [len(cluster.calls(address)) for address in addresses] == [2] * TRIALS
+    fall_silent(cluster, "late:1")
+    cluster.forward(b"2", "late:1", must_try=True)
+    assert cluster.ends == [SILENT]
+    cluster.calls("p:0")[1].on_end(OK_END)
+    cluster.forward(b"2", "late:1", must_try=True)
+    assert cluster.ends == [SILENT, OK_END]
+    cluster.forward(b"3", "p:1", must_try=True)
+    cluster.calls("p:1")[1].on_end(DOWN)
+    cluster.forward(b"3", "p:1", must_try=True)
+    assert cluster.ends == [SILENT, OK_END, SILENT, DOWN]
+
+
+async def test_what_is_too_much_when_many_fall_silent_is_given_up(cluster):
+    """But for what nobody waits for any more: it is in nobody's way."""
+    cluster = Cluster(workers=5)
+    over = asyncio.get_running_loop().create_future()
+    over.set_result(None)
+    *first, last = [f"p:{n}" for n in range(TRIALS // 2 + 1)]
+    for address in (*first, last):
+        for settled in (None, over, None):
+            cluster.forward(b"x", address, settled=settled)
+    assert fall_silent(cluster, *first) == []
+    assert fall_silent(cluster, last) == [GIVEN_UP] * 2
+    held = cluster.peers.held_bytes()
+    assert (held["p:0"], held[last]) == (3 * (1 + HELD), 1 + HELD)
 
 
 async def test_a_silent_peer_is_noticed_before_forwards_are_given_up(cluster, monkeypatch):
@@ -257,7 +306,7 @@ async def test_a_silent_peer_is_noticed_before_forwards_are_given_up(cluster, mo
     assert not peer.is_down
     cluster.clock.advance(60)
     await eventually(lambda: peer.is_down)
-    assert cluster.ends == [NOT_TRIED] * 6 + [SILENT] * (6 - (TRIALS_MAX - 2))
+    assert cluster.ends == [NOT_TRIED] * 6 + [SILENT] * (6 - (TRIALS_OF_A_PEER - 2))
     assert channel.pings == 1
 
 
