@@ -68,9 +68,6 @@ def test_with_namespaces_it_has_rights_in_these_alone():
     objects = render(watchNamespaces=["a", "b"])
     kinds = [kind for kind, *_ in objects]
     assert "ClusterRoleBinding" not in kinds
-    assert "ClusterRole" not in [
-        kind for kind, *_ in render(watchNamespaces=["a", "b"], rbac={"aggregate": False})
-    ]
     assert sorted(ns for kind, ns, _ in objects if kind == "Role") == ["", "a", "b"]
     assert container(objects)["args"][5:7] == ["--namespace=a", "--namespace=b"]
     hook = one(objects, "Job")["spec"]["template"]["spec"]["containers"][0]
@@ -78,7 +75,15 @@ def test_with_namespaces_it_has_rights_in_these_alone():
 
 
 def test_the_crd_may_be_somebody_elses():
+    """Its roles for users are too: without rights in the whole cluster neither can be made."""
     assert "CustomResourceDefinition" not in [kind for kind, *_ in render(crd={"create": False})]
+    objects = render(crd={"create": False}, watchNamespaces=["a"])
+    assert not [kind for kind, *_ in objects if kind.startswith(("Cluster", "CustomResource"))]
+
+
+def test_roles_of_users_can_be_left_out():
+    roles = [kind for kind, *_ in render(watchNamespaces=["a"], rbac={"aggregate": False})]
+    assert "ClusterRole" not in roles
 
 
 def test_its_image_can_be_pinned():
