@@ -114,7 +114,9 @@ async def _run(settings: Settings) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with _transports() as (client, pods), serving(metrics, settings.http_port):
         kube = KubeClient(client, metrics.writes.inc)
-        loops = Loops(Tools(kube, pods, metrics, settings.default_version))
+        loops = Loops(
+            Tools(kube, pods, metrics, settings.default_version, settings.default_repository)
+        )
 
         async def reconcile() -> None:
             if not await await_served(kube, stop):
@@ -175,7 +177,7 @@ async def _plan(settings: Settings) -> int:
         kube = KubeClient(client)
         body = await _as_it_would_be(given, kube, settings)
         try:
-            stack = read_stack(body)
+            stack = read_stack(body, repository=settings.default_repository)
         except SpecInvalid as error:
             print("\n".join(error.problems), file=sys.stderr)
             return 1

@@ -43,12 +43,13 @@ Key = tuple[str, str]
 
 @dataclass
 class Tools:
-    """What every loop uses, and the version that stacks get which name none."""
+    """What every loop uses, and the version and image that stacks get which name none."""
 
     kube: KubeClient
     pods: PodClient
     metrics: Metrics
     version: str
+    repository: str
     clock: Callable[[], float] = time.time
 
 
@@ -106,7 +107,7 @@ class StackLoop:
         if body is None:
             return None
         try:
-            stack = read_stack(body)
+            stack = read_stack(body, repository=tools.repository)
         except SpecInvalid as error:
             stack = _with_defaults(body)
             if not stack.deleting:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Literal
 from uuid import uuid4
 
+from .api.stack import DEFAULT_REPOSITORY
+
 LEASE_NAME = "thanostack-operator"
 SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -26,6 +28,7 @@ class Settings:
         lease_namespace, lease_name: of the Lease; operators that share one take turns.
         identity: who holds it; no two processes may share one.
         default_version: image tag of stacks that name no version.
+        default_repository: image, without its tag, of stacks that name none.
         http_port: of /metrics and /healthz; 0 takes a free one.
         deployment: of `release`: the operator's Deployment, which is stopped first.
         file: of `plan`: the resource to plan for, `-` for standard input.
@@ -37,6 +40,7 @@ class Settings:
     lease_name: str = LEASE_NAME
     identity: str = ""
     default_version: str = ""
+    default_repository: str = DEFAULT_REPOSITORY
     http_port: int = 8080
     log_level: str = "info"
     deployment: str = ""
@@ -68,7 +72,14 @@ def parse(arguments: Sequence[str]) -> Settings:
             default=[],
             help="watched namespace (repeated); none is the whole cluster",
         )
-        command.add_argument("--default-version", default=version("thanostack"))
+        command.add_argument(
+            "--default-version", default=version("thanostack"), help="of stacks that name none"
+        )
+        command.add_argument(
+            "--default-repository",
+            default=DEFAULT_REPOSITORY,
+            help="image without its tag, of stacks that name none",
+        )
         command.add_argument(
             "--log-level", default="info", choices=["debug", "info", "warning", "error"]
         )

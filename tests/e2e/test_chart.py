@@ -69,7 +69,8 @@ def test_with_namespaces_it_has_rights_in_these_alone():
     kinds = [kind for kind, *_ in objects]
     assert "ClusterRoleBinding" not in kinds
     assert sorted(ns for kind, ns, _ in objects if kind == "Role") == ["", "a", "b"]
-    assert container(objects)["args"][5:7] == ["--namespace=a", "--namespace=b"]
+    args = container(objects)["args"]
+    assert [a for a in args if a.startswith("--namespace=")] == ["--namespace=a", "--namespace=b"]
     hook = one(objects, "Job")["spec"]["template"]["spec"]["containers"][0]
     assert {"--namespace=a", "--namespace=b"} <= set(hook["args"])
 
@@ -95,6 +96,20 @@ def test_its_image_can_be_pinned():
     for pinned in (container(objects), hook):
         assert pinned["image"] == f"{tagged}@{digest}"
     assert f"--default-version={tagged.partition(':')[2]}" in container(objects)["args"]
+
+
+@pytest.mark.parametrize(
+    ("image", "services"),
+    [
+        ({}, "thanostack/thanostack"),
+        ({"repository": "registry:5000/a/thanostack-operator"}, "registry:5000/a/thanostack"),
+        ({"repository": "a/b-operator", "services": "c/d"}, "c/d"),
+    ],
+    ids=["default", "registry", "named"],
+)
+def test_stacks_get_an_image_beside_the_operators(image, services):
+    flags = container(render(image=image))["args"]
+    assert f"--default-repository={services}" in flags
 
 
 def test_it_can_be_kept_from_secrets():

@@ -37,6 +37,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- with .Values.image.digest }}@{{ . }}{{ end }}
 {{- end }}
 
+{{/* The services' image, without its tag, of stacks that name none. */}}
+{{- define "thanostack.services" -}}
+{{ default (trimSuffix "-operator" .Values.image.repository) .Values.image.services }}
+{{- end }}
+
 {{/* Flags that `run` and `release` share. */}}
 {{- define "thanostack.scope" -}}
 {{- range .Values.watchNamespaces }}

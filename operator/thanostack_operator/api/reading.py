@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from .fields import SAYS
-from .stack import ThanosStack, ThanosStackSpec
+from .stack import DEFAULT_REPOSITORY, ThanosStack, ThanosStackSpec
 
 _FEW = 10  # of some 300 characters each; a condition's message has at most 4,096
 
@@ -30,8 +30,12 @@ class SpecInvalid(Exception):
         self.problems = problems
 
 
-def read_stack(resource: Mapping[str, Any]) -> ThanosStack:
+def read_stack(resource: Mapping[str, Any], *, repository: str = DEFAULT_REPOSITORY) -> ThanosStack:
     """Return a resource with its spec parsed.
+
+    Args:
+        resource: the whole of it.
+        repository: of the image, where the spec names none.
 
     Raises:
         SpecInvalid: if it does not parse.
@@ -47,6 +51,7 @@ def read_stack(resource: Mapping[str, Any]) -> ThanosStack:
         uid=metadata.get("uid", ""),
         generation=metadata.get("generation", 0),
         spec=spec,
+        repository=spec.image.repository or repository,
         deleting="deletionTimestamp" in metadata,
         finalizers=tuple(metadata.get("finalizers", ())),
         resource_version=metadata.get("resourceVersion", ""),

@@ -23,20 +23,24 @@ VERSION = "v1alpha1"
 KIND = "ThanosStack"
 PLURAL = "thanosstacks"
 SHORT_NAME = "tstk"
+DEFAULT_REPOSITORY = "thanostack/thanostack"
 
 
 class Image(Model):
     """The image that all services share: `repository:version`, with a digest `…@digest`."""
 
-    repository: Annotated[
-        str,
-        text_like(
-            r"^[a-z0-9.:/_-]+$",
-            "an image is named by registry and path, in small letters; its tag is spec.version",
-            255,
-        ),
-    ] = "thanostack/thanostack"
-    """Name of the image without its tag, which is `spec.version`."""
+    repository: (
+        Annotated[
+            str,
+            text_like(
+                r"^[a-z0-9.:/_-]+$",
+                "an image is named by registry and path, in small letters; its tag is spec.version",
+                255,
+            ),
+        ]
+        | None
+    ) = None
+    """Name of the image without its tag, `spec.version`; by default beside the operator's."""
     digest: (
         Annotated[
             str,
@@ -121,6 +125,7 @@ class ThanosStack:
     Args:
         name: at most 30 characters, so that the names made of it fit (see `manifests/names.py`).
         generation: of the spec that ``spec`` was parsed from.
+        repository: the spec's, or the operator's own where the spec names none.
         deleting: whether it has a deletion timestamp.
         finalizers: those it had when it was read.
         resource_version: of what was read; changes with every write.
@@ -132,6 +137,7 @@ class ThanosStack:
     uid: str
     generation: int
     spec: ThanosStackSpec
+    repository: str = DEFAULT_REPOSITORY
     deleting: bool = False
     finalizers: tuple[str, ...] = ()
     resource_version: str = ""

@@ -120,7 +120,7 @@ def image(stack: ThanosStack, operator_version: str) -> str:
     """Return the image of all containers."""
     wanted = stack.spec.image
     digest = f"@{wanted.digest}" if wanted.digest else ""
-    return f"{wanted.repository}:{stack.spec.version or operator_version}{digest}"
+    return f"{stack.repository}:{stack.spec.version or operator_version}{digest}"
 
 
 def _container(pod: Pod, operator_version: str) -> Object:

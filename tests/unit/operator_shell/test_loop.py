@@ -72,7 +72,9 @@ async def world(monkeypatch):
     monkeypatch.setattr(planner, "BUSY_RECHECK_S", RECHECK_S)
     server = FakeApiServer(absent={"monitoring.coreos.com/v1"})
     put(server)
-    tools = Tools(KubeClient(server.client()), Pods(), Metrics(CollectorRegistry()), "1.0")
+    tools = Tools(
+        KubeClient(server.client()), Pods(), Metrics(CollectorRegistry()), "1.0", "here/services"
+    )
     world = World(server, Loops(tools))
     tools.clock = lambda: world.now
     server.faults[READ] = lambda: world.passes.append(asyncio.get_running_loop().time())
@@ -213,6 +215,21 @@ async def test_a_request_that_is_refused_is_tried_again_and_stands_in_the_status
         await asyncio.sleep(1)
     assert world.condition("Stalled")["status"] == "False"
     assert any(path.endswith("/deployments/x-query") for path in world.server.objects)
+
+
+async def test_a_stack_that_names_no_image_gets_the_operators_own(world):
+    def image():
+        (query,) = [
+            o for p, o in world.server.objects.items() if p.endswith("/deployments/x-query")
+        ]
+        return query["spec"]["template"]["spec"]["containers"][0]["image"]
+
+    await settled(world)
+    assert image() == "here/services:1.0"
+    put(world.server, image={"repository": "there/thanostack"})
+    world.server.put(PATH, world.server.objects[PATH])
+    await settled(world)
+    assert image() == "there/thanostack:1.0"
 
 
 async def test_a_stack_at_rest_is_left_alone(world):
