@@ -14,9 +14,19 @@ from uuid import uuid4
 import aiohttp
 
 from .api.stack import GROUP, KIND, VERSION, ThanosStack
-from .kube import PODS, STACKS, ApiError, KubeClient
+from .kube import PODS, STACKS, VOLUME_CLAIMS, ApiError, KubeClient
 from .manifests.names import FIELD_MANAGER, HASHRINGS_ANNOTATION, Object, hashrings_name
-from .plan.outcome import Action, CancelDrain, Event, Plan, SetFinalizers, StartDrain, TouchPod
+from .plan.outcome import (
+    Action,
+    CancelDrain,
+    Event,
+    GrowClaim,
+    Plan,
+    ReplaceSet,
+    SetFinalizers,
+    StartDrain,
+    TouchPod,
+)
 from .pods import PodClient
 
 Failures = dict[str, str]
@@ -87,6 +97,21 @@ async def set_finalizers(
     await kube.merge(STACKS, metadata["namespace"], metadata["name"], body)
 
 
+async def grow_claim(
+    kube: KubeClient, namespace: str, name: str, size: str, uid: str, version: str
+) -> None:
+    """Have a volume claim ask for a size; for which claim and version of it that was decided.
+
+    Raises:
+        ApiError: 409 if it was written to, so that nothing shrinks; or any other refusal.
+    """
+    body: Object = {
+        "metadata": {"uid": uid, "resourceVersion": version},
+        "spec": {"resources": {"requests": {"storage": size}}},
+    }
+    await kube.merge(VOLUME_CLAIMS, namespace, name, body)
+
+
 def _metadata(stack: ThanosStack) -> dict[str, Any]:
     return {
         "name": stack.name,
@@ -139,6 +164,12 @@ async def _act(
             await _try(failures, f"Pod/{pod}", pods.start_drain(addresses[pod]))
         case CancelDrain(pod) if pod in addresses:
             await _try(failures, f"Pod/{pod}", pods.cancel_drain(addresses[pod]))
+        case GrowClaim(name, size, uid, version):
+            growing = grow_claim(kube, stack.namespace, name, size, uid, version)
+            await _try(failures, f"PersistentVolumeClaim/{name}", growing)
+        case ReplaceSet(ref, version):
+            orphaning = kube.delete(ref, stack.namespace, orphan_version=version)
+            await _try(failures, f"StatefulSet/{ref.name}", orphaning)
         case SetFinalizers(finalizers):
             setting = set_finalizers(kube, _metadata(stack), finalizers)
             await _try(failures, f"{KIND}/{stack.name}", setting)
@@ -148,7 +179,8 @@ async def _try(failures: Failures, name: str, request: Awaitable[object]) -> Non
     try:
         await request
     except ApiError as error:
-        if error.status != 404 or not name.startswith("Pod/"):  # a pod may go at any time
+        # A pod may go at any time, and somebody may delete a claim.
+        if error.status != 404 or not name.startswith(("Pod/", "PersistentVolumeClaim/")):
             failures[name] = str(error)
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         failures[name] = str(error) or type(error).__name__

@@ -30,6 +30,7 @@ PODS = ("v1", "Pod")
 EVENTS = ("v1", "Event")
 VOLUME_CLAIMS = ("v1", "PersistentVolumeClaim")
 ENDPOINT_SLICES = ("discovery.k8s.io/v1", "EndpointSlice")
+STORAGE_CLASSES = ("storage.k8s.io/v1", "StorageClass")
 LEASES = ("coordination.k8s.io/v1", "Lease")
 # What may be owned by a stack, in the order in which it is listed and pruned.
 OWNED = (
@@ -53,6 +54,7 @@ KINDS = {
     PODS: "pods",
     EVENTS: "events",
     VOLUME_CLAIMS: "persistentvolumeclaims",
+    STORAGE_CLASSES: "storageclasses",
     ("policy/v1", "PodDisruptionBudget"): "poddisruptionbudgets",
     ENDPOINT_SLICES: "endpointslices",
     LEASES: "leases",
@@ -146,7 +148,12 @@ class KubeClient:
         return [{"apiVersion": kind[0], "kind": kind[1]} | item for item in answer["items"]]
 
     async def get(
-        self, kind: tuple[str, str], namespace: str, name: str, *, metadata_only: bool = False
+        self,
+        kind: tuple[str, str],
+        namespace: str | None,
+        name: str,
+        *,
+        metadata_only: bool = False,
     ) -> Object | None:
         """Return one object, or None if it is not there."""
         accept = METADATA_ONLY if metadata_only else "application/json"
@@ -206,12 +213,30 @@ class KubeClient:
         kind = (wanted["apiVersion"], wanted["kind"])
         await self._request("POST", _path(kind, namespace), body=wanted)
 
-    async def delete(self, ref: Ref, namespace: str, *, grace_s: int | None = None) -> None:
-        """Delete the very object that was seen; that it is gone, or another by now, is no error."""
+    async def delete(
+        self,
+        ref: Ref,
+        namespace: str,
+        *,
+        grace_s: int | None = None,
+        orphan_version: str | None = None,
+    ) -> None:
+        """Delete the very object that was seen; that it is gone, or another by now, is no error.
+
+        Args:
+            ref: which.
+            namespace: where.
+            grace_s: its pods' grace, if not their own.
+            orphan_version: of the object, if what it owns is to stay and nothing is to be done if
+                it was written to since.
+        """
         self._wrote()
         body: Object = {"propagationPolicy": "Background"}
         if ref.uid:
             body["preconditions"] = {"uid": ref.uid}
+        if orphan_version is not None:
+            body["propagationPolicy"] = "Orphan"
+            body["preconditions"] = {"uid": ref.uid, "resourceVersion": orphan_version}
         if grace_s is not None:
             body["gracePeriodSeconds"] = grace_s
         path = _path((ref.api_version, ref.kind), namespace, ref.name)

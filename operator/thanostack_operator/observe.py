@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 
 from .api.pod import PodSettings
 from .api.stack import ThanosStack
+from .claims import with_claims
 from .kube import (
     ENDPOINT_SLICES,
     EVENTS,
@@ -76,7 +77,7 @@ async def observe(
         _refusals(stack, kube, objects.values()),
         _namesakes(stack, kube, objects, keys),
     )
-    return Observed(
+    observed = Observed(
         now=now,
         objects=objects,
         namesakes=namesakes,
@@ -97,6 +98,8 @@ async def observe(
         missing=missing,
         service_monitors=monitors,
     )
+    # Of a stack that is deleted no volume grows.
+    return observed if stack.deleting else await with_claims(stack, kube, observed)
 
 
 def _ref(found: Object) -> Ref:

@@ -94,7 +94,7 @@ capabilities: {drop: [ALL]}
   verbs: [list, watch, patch]
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
-  verbs: [get]
+  verbs: [get, list, patch]
 - apiGroups: [""]
   resources: [events]
   verbs: [list, create]

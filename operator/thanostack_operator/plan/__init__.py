@@ -7,6 +7,8 @@
     workload  how each component is                rollout   which one may change its pods
     changes   what to apply and to prune           comparison  whether live is as desired
     additions what others added to objects
+    volumes   what each ring's volumes are      growth    how they become larger
+    capacity  what they have of what was asked for
     deletion  what a stack does before it goes     singleton which compactor may run
     status    the whole status                     conditions  of it, and events that tell of flips
     skew      whether the image's version fits this operator

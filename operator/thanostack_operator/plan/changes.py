@@ -9,6 +9,7 @@ Only what carries an owner reference to this very stack is ever pruned, and volu
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from thanostack_operator.api.stack import ThanosStack
@@ -33,6 +34,7 @@ from .ring import RingStep, factor_of, knows_ring, lagging
 from .rollout import PROGRESS_DEADLINE_S, Rollouts, Rules, roll_out
 from .scaling import Scaling
 from .times import Timers, seconds
+from .volumes import RingVolumes, is_replaced, with_live_size
 from .workload import Component, is_rolling
 
 _DRIFT_TOLD_MAX = 20
@@ -44,7 +46,12 @@ Targets = dict[tuple[str, str], Object]
 
 
 def targets_of(
-    stack: ThanosStack, observed: Observed, step: RingStep, scaling: Scaling, version: str
+    stack: ThanosStack,
+    observed: Observed,
+    step: RingStep,
+    scaling: Scaling,
+    volumes: Iterable[RingVolumes],
+    version: str,
 ) -> Targets:
     """Return every object to have now, with its fingerprint, in the order of application.
 
@@ -60,11 +67,15 @@ def targets_of(
         leaving_rings=scaling.removed,
     )
     targets: Targets = {}
+    sets = {("StatefulSet", ring.name): ring for ring in volumes}
     routers, small = ("Deployment", receive_name(stack.name)), _small_ring(stack, step)
     for wanted in found:
         key = (wanted["kind"], wanted["metadata"]["name"])
         if key == ("ConfigMap", hashrings_name(stack.name)) and step.text is not None:
             wanted = _hashrings(wanted, step.text)
+        if key in sets:
+            inside = [member.ordinal + 1 for member in step.members.get(sets[key].ring, ())]
+            wanted = with_live_size(wanted, sets[key], max(inside, default=0))
         if key == routers and small and observed.find(*key) is None:
             continue
         if key[0] == "PodDisruptionBudget" and _routers_lag(stack, observed):
@@ -144,8 +155,7 @@ def changes_of(
         _urgent(stack, observed),
     )
     changes = Changes(roll_out(workloads, observed, rules, timers))
-    contests = Contests(observed, timers)
-    _compare(changes, targets | changes.rollouts.objects, stack, observed, contests)
+    _compare(changes, targets | changes.rollouts.objects, stack, observed, timers)
     rollouts = changes.rollouts
     in_use = bool(rollouts.held or rollouts.changing or any(c.rolling for c in components))
     for ref, live in observed.objects.items():
@@ -160,9 +170,10 @@ def _compare(
     targets: Targets,
     stack: ThanosStack,
     observed: Observed,
-    contests: Contests,
+    timers: Timers,
 ) -> None:
     """Find the targets that are missing or differ, and which of that is drift."""
+    contests = Contests(observed, timers)
     refs = {(ref.kind, ref.name): ref for ref in observed.objects}
     applied = _applied_before(stack) - {(ref.kind, ref.name) for ref in observed.namesakes}
     for key, target in targets.items():
@@ -170,10 +181,12 @@ def _compare(
         changes.owned.append(ref or Ref(target["apiVersion"], *key))
         if ref is None:
             changes.apply.append(target)
-            if key in applied:
+            if key in applied and not (key[0] == "StatefulSet" and is_replaced(timers, key[1])):
                 changes.drift.append(f"{key[0]} {key[1]} was deleted; it is made again")
             continue
         live = observed.objects[ref]
+        if key[0] == "StatefulSet" and dig(live, "metadata", "deletionTimestamp"):
+            continue  # it is made anew when it is gone
         found = changes.rollouts.differences.get(key)
         found = differences(target, live) if found is None else found
         age_s = contests.age_s(target, live, found)

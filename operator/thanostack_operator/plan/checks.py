@@ -17,8 +17,9 @@ from thanostack_operator.api.stack import ThanosStack
 from thanostack_operator.manifests.checks import problems
 from thanostack_operator.manifests.names import STACK_NAME_MAX, Object, ingestor_name
 
-from .comparison import differences, quantity
+from .comparison import differences
 from .observed import Observed, dig
+from .volumes import is_less
 
 _FIXED_FIELDS = ("serviceName", "podManagementPolicy", "selector")
 
@@ -76,6 +77,8 @@ def fixed_field_problems(stack: ThanosStack, targets: Mapping[tuple[str, str], O
                          observed: Observed) -> list[Problem]:  # fmt: skip
     """Return what a desired StatefulSet changes that the API server lets nobody change.
 
+    Volumes that grow are not among it: see `growth.py`.
+
     Args:
         stack: whose they are.
         targets: the desired objects by kind and name.
@@ -102,19 +105,9 @@ def _volume_problems(ring: Ring, name: str, target: Object, live: Object) -> Ite
         if storage_class is not None and storage_class != class_now:
             what = f"its volumes are of class {class_now} and cannot become {storage_class}"
             yield f"{name}: {what}: set spec.receive.rings[{ring.name}].storage.className back"
-        new, old = quantity(size), quantity(size_now)
-        if new is None or old is None or new == old:
-            continue
-        if new < old:
+        if is_less(size, size_now):
             what = f"its volumes have {size_now} and cannot shrink to {size}"
             yield f"{name}: {what}: set spec.receive.rings[{ring.name}].storage.size back"
-        else:
-            yield _recreate(
-                name,
-                f"its volumes have {size_now}, not {size}: first raise "
-                f"spec.resources.requests.storage of each PersistentVolumeClaim {claim}-{name}-N "
-                f"to {size}",
-            )
 
 
 def _claims(wanted: Object) -> dict[str, tuple[str, str | None]]:

@@ -31,6 +31,7 @@ _TELLING = {
     ("ComponentsAvailable", "False"): ("Warning", "ComponentsNotAvailable"),
     ("UpgradeInProgress", "True"): ("Normal", "UpgradeStarted"),
     ("UpgradeInProgress", "False"): ("Normal", "UpgradeFinished"),
+    ("VolumesGrown", "True"): ("Normal", "VolumesGrown"),
     ("Paused", "True"): ("Normal", "Paused"),
     ("Paused", "False"): ("Normal", "Resumed"),
 }
@@ -64,6 +65,11 @@ def conditions(stack: ThanosStack, claims: Iterable[Claim], now: float) -> list[
 
 def _former(stack: ThanosStack) -> dict[str, Mapping[str, Any]]:
     return {str(item.get("type")): item for item in items_of(stack.status, "conditions")}
+
+
+def reason_of(stack: ThanosStack, condition: str) -> str:
+    """Return the reason that a condition has in the status; empty if it is not there."""
+    return str(_former(stack).get(condition, {}).get("reason", ""))
 
 
 def is_told(stack: ThanosStack, condition: str, text: str) -> bool:

@@ -3,6 +3,7 @@
     Flush: routers go ──► no router runs ──► every ingestor is drained ──► finalizer released
     Keep:  nothing holds it: owner references have the objects collected; volumes stay
 
+A StatefulSet that is being replaced is made first, so that its pods have an owner again.
 Either way volumes stay: the operator never deletes one. An ingestor that cannot be drained in its
 ring's `drainTimeout` does not hold the deletion up; an event says so. Neither does a router that
 nobody hears of for `ROUTERS_END_S`, nor pausing. What never took a write has nothing to drain.
@@ -43,9 +44,14 @@ class Deletion:
     events: list[Event] = field(default_factory=list)
 
 
-def finalizers(stack: ThanosStack) -> list[Action]:
-    """Return the change by which a stack that lives has the finalizer of its policy."""
-    wanted = stack.spec.deletion_policy == "Flush"
+def finalizers(stack: ThanosStack, *, holds: bool = False) -> list[Action]:
+    """Return the change by which a stack that lives has the finalizer of its policy.
+
+    Args:
+        stack: it.
+        holds: whether it has one whatever its policy says.
+    """
+    wanted = holds or stack.spec.deletion_policy == "Flush"
     if wanted == (FINALIZER in stack.finalizers):
         return []
     others = tuple(name for name in stack.finalizers if name != FINALIZER)

@@ -9,7 +9,8 @@ load hashrings, ingestors to drain. A StatefulSet removes all surplus pods at on
 others one at a time from the top; a Deployment starts one more before it ends one. Previews run
 plans on it, and tests look for an order of things in which a plan does harm.
 
-Left out: other writers' fields, quotas, nodes. What a node does to a pod, tests do directly.
+Left out: other writers' fields, quotas, nodes, volumes that lag behind their claims. What a node
+does to a pod, tests do directly.
 """
 
 from __future__ import annotations
@@ -34,7 +35,17 @@ from thanostack_operator.manifests.names import (
 from thanostack_operator.manifests.stack_objects import object_keys
 
 from .observed import Drain, DrainState, Ingestor, Observed, Ref, Router, dig
-from .outcome import Action, CancelDrain, Plan, SetFinalizers, StartDrain, TouchPod
+from .outcome import (
+    Action,
+    CancelDrain,
+    GrowClaim,
+    Plan,
+    ReplaceSet,
+    SetFinalizers,
+    StartDrain,
+    TouchPod,
+)
+from .times import timestamp
 
 _WORKLOADS = ("StatefulSet", "Deployment")
 
@@ -87,6 +98,8 @@ class Cluster:
         stack: the resource with its present status.
         now: seconds since the epoch.
         broken_images: images that no kubelet can pull.
+        claims: of volumes, by name; they stay.
+        expandable: whether claims of a StorageClass may grow, of classes that can be read.
         silent: ingestors that do not answer, by pod.
         zones: of ingestors' nodes, by pod; those of others are empty.
         service_monitors: whether it knows ServiceMonitors.
@@ -98,6 +111,8 @@ class Cluster:
     objects: dict[Ref, Object] = field(default_factory=dict)
     pods: dict[str, Pod] = field(default_factory=dict)
     drains: dict[str, DrainState] = field(default_factory=dict)
+    claims: dict[str, Object] = field(default_factory=dict)
+    expandable: dict[str, bool] = field(default_factory=dict)
     drained_at: dict[str, float] = field(default_factory=dict)
     broken_images: set[str] = field(default_factory=set)
     silent: set[str] = field(default_factory=set)
@@ -149,6 +164,8 @@ class Cluster:
                 for name, pod in self.routers().items()
             ),
             drains={name: self._drain(name) for name in ingestors},
+            claims=dict(self.claims),
+            expandable=self.expandable,
             missing=self.missing,
             service_monitors=self.service_monitors,
         )
@@ -204,6 +221,12 @@ class Cluster:
                 self.drained_at[name] = self.now + self.delays.drain_s
             case CancelDrain(name):
                 self.drains[name] = "serving"
+            case GrowClaim(name, size):
+                live = json.loads(json.dumps(self.claims[name]))
+                live["spec"]["resources"]["requests"]["storage"] = size
+                self.claims[name] = live
+            case ReplaceSet(ref) if ref in self.objects:
+                self.objects[ref]["metadata"]["deletionTimestamp"] = timestamp(self.now)
             case SetFinalizers(finalizers):
                 self.stack = replace(self.stack, finalizers=finalizers)
 
@@ -272,6 +295,10 @@ class Cluster:
     def tick(self, s: float = 5.0) -> None:
         """Let time pass, and everybody but the operator work."""
         self.now += s
+        for ref in [ref for ref, live in self.objects.items() if _is_orphaning(live)]:
+            del self.objects[ref]
+        for claim in self.claims.values():
+            claim["status"]["capacity"] = dict(claim["spec"]["resources"]["requests"])
         self.pods = {
             name: pod
             for name, pod in self.pods.items()
@@ -335,6 +362,9 @@ class Cluster:
         starts = self.now + self.delays.start_s
         zone = self.zones.get(name, "")
         self.pods[name] = Pod(owner, ring, ordinal, _template(live), starts, zone)
+        for template in dig(live, "spec", "volumeClaimTemplates", default=[]):
+            claim = f"{template['metadata']['name']}-{name}"
+            self.claims.setdefault(claim, _claim_of(template, claim))
 
     def _tell(self, live: Object) -> None:
         """Write a workload's status."""
@@ -366,6 +396,8 @@ class Cluster:
             stack,
             observed.now,
             objects=json_copy(observed.objects),
+            claims=json.loads(json.dumps(observed.claims or {})),
+            expandable=observed.expandable,
             service_monitors=observed.service_monitors,
         )
         for ref in [ref for ref in cluster.objects if ref.kind in _WORKLOADS]:
@@ -408,6 +440,19 @@ class Cluster:
 def json_copy(objects: dict[Ref, Object]) -> dict[Ref, Object]:
     """Return a deep copy of objects of JSON."""
     return {ref: json.loads(json.dumps(live)) for ref, live in objects.items()}
+
+
+def _claim_of(template: Object, name: str) -> Object:
+    """Return a claim that a StatefulSet makes, as it is once it has a volume."""
+    metadata = {"name": name, "uid": f"uid-{name}", "resourceVersion": "1"}
+    metadata |= {"labels": dig(template, "metadata", "labels", default={})}
+    spec: Object = {"storageClassName": "standard"} | json.loads(json.dumps(template["spec"]))
+    status = {"phase": "Bound", "capacity": dict(spec["resources"]["requests"])}
+    return {"metadata": metadata, "spec": spec, "status": status}
+
+
+def _is_orphaning(live: Object) -> bool:
+    return dig(live, "metadata", "deletionTimestamp") is not None
 
 
 def _template(live: Any) -> str:

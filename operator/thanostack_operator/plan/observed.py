@@ -86,6 +86,10 @@ class Observed:
         pod_problems: why pods of the stack do not run, by name, in the kubelet's words.
         refusals: why the API server refuses pods of a StatefulSet, by its name.
         addresses: of the stack's pods, by name.
+        claims: the stack's volume claims by name, and those that its ingestors use without its
+            label; None where asking is not permitted.
+        expandable: whether claims of a StorageClass may grow, by its name, of those that are to;
+            a class that cannot be read is missing.
         failures: what was refused when the last plan was carried out, by "Kind/name".
         routers: see `Router`.
         drains: by pod name; asked only of ingestors outside their ring or not ready.
@@ -102,6 +106,8 @@ class Observed:
     pod_problems: dict[str, str] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)
     addresses: dict[str, str] = field(default_factory=dict)
+    claims: dict[str, Object] | None = field(default_factory=dict)
+    expandable: dict[str, bool] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     routers: tuple[Router, ...] = ()
     drains: dict[str, Drain] = field(default_factory=dict)
@@ -114,6 +120,14 @@ class Observed:
             if ref.kind == kind and ref.name == name:
                 return live
         return None
+
+    def refused(self) -> dict[str, str]:
+        """Return the failures that will be refused again: not those of a server busy or gone."""
+        return {
+            name: why
+            for name, why in self.failures.items()
+            if why.startswith("4") and not why.startswith(("409", "429"))
+        }
 
 
 def dig(tree: Any, *path: str | int, default: Any = None) -> Any:

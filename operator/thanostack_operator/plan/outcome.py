@@ -37,13 +37,35 @@ class CancelDrain:
 
 
 @dataclass(frozen=True)
+class GrowClaim:
+    """Have a volume claim ask for more, unless it was written to since it was seen."""
+
+    name: str
+    size: str
+    uid: str
+    resource_version: str
+
+
+@dataclass(frozen=True)
+class ReplaceSet:
+    """Delete a StatefulSet and leave its pods, unless it was written to since it was seen.
+
+    The next plan finds none and makes it, with volumes of ``size``.
+    """
+
+    ref: Ref
+    resource_version: str
+    size: str
+
+
+@dataclass(frozen=True)
 class SetFinalizers:
     """Replace the resource's finalizers by these."""
 
     finalizers: tuple[str, ...]
 
 
-Action = TouchPod | StartDrain | CancelDrain | SetFinalizers
+Action = TouchPod | StartDrain | CancelDrain | GrowClaim | ReplaceSet | SetFinalizers
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,24 @@ from thanostack_operator.manifests.names import Object
 from .comparison import APPLIED_ANNOTATION, differences
 from .model import Cluster
 from .observed import Observed
-from .outcome import CancelDrain, Plan, SetFinalizers, StartDrain, TouchPod
+from .outcome import (
+    CancelDrain,
+    GrowClaim,
+    Plan,
+    ReplaceSet,
+    SetFinalizers,
+    StartDrain,
+    TouchPod,
+)
 from .planner import plan
+from .volumes import request_of
 
 # Bound: hundreds of ingestors leave one by one, each in some ten ticks.
 ROUNDS_MAX = 5000
 REFUSED = "Nothing would be done:"
 """First line where the spec is not acted on; the others say why."""
 _WIDTH_MAX = 100
+_REQUEST = "spec.resources.requests.storage"
 
 
 def preview(stack: ThanosStack, observed: Observed, *, operator_version: str) -> list[str]:
@@ -55,6 +65,11 @@ def _changes(first: Plan, observed: Observed) -> Iterator[str]:
             continue
         yield f"~ {key[0]} {key[1]}"
         yield from _fields(wanted, live[key])
+    for action in first.actions:
+        if isinstance(action, GrowClaim):
+            claim = (observed.claims or {}).get(action.name, {})
+            yield f"~ PersistentVolumeClaim {action.name}"
+            yield f"    {_REQUEST}: {_short(request_of(claim))} -> {_short(action.size)}"
     for ref in first.prune:
         yield f"- {ref.kind} {ref.name}"
 
@@ -85,7 +100,10 @@ def _steps(stack: ThanosStack, observed: Observed, version: str) -> list[str]:
         cluster.carry_out(step)
         cluster.tick()
         is_at_rest = not (step.apply or step.actions or step.prune or step.waiting)
-        quiet = quiet + 1 if is_at_rest and _holds(step, "Ready") else 0
+        stall = _message(step, "Stalled")
+        quiet = quiet + 1 if is_at_rest and (stall or _message(step, "Ready")) else 0
+        if quiet > 1 and stall:
+            return [*lines, f"  … and is not as it should be: {stall}"]
         if quiet > 1:
             return lines or ["  none: the stack is as it should be"]
         if stack.deleting and not cluster.stack.finalizers:
@@ -94,9 +112,11 @@ def _steps(stack: ThanosStack, observed: Observed, version: str) -> list[str]:
     return [*lines, f"  … and does not come to rest: {waits or 'components are not ready'}"]
 
 
-def _holds(step: Plan, condition: str) -> bool:
+def _message(step: Plan, condition: str) -> str:
+    """Return the message of a condition that is True; empty if it is not."""
     conditions = (step.status or {}).get("conditions", [])
-    return any(c["type"] == condition and c["status"] == "True" for c in conditions)
+    held = (c["message"] for c in conditions if (c["type"], c["status"]) == (condition, "True"))
+    return next(held, "")
 
 
 def _told(step: Plan, done: dict[tuple[str, str], str]) -> list[str]:
@@ -122,6 +142,10 @@ def _told(step: Plan, done: dict[tuple[str, str], str]) -> list[str]:
                 lines.append(f"have {pod} serve again")
             case TouchPod(pod):
                 lines.append(f"have router {pod} load the hashrings")
+            case GrowClaim(name, size):
+                lines.append(f"grow PersistentVolumeClaim {name} to {size}")
+            case ReplaceSet(ref):
+                lines.append(f"delete StatefulSet {ref.name}, its pods run on")
             case SetFinalizers(names):
                 lines.append(f"set finalizers: {', '.join(names) or 'none'}")
     lines += [f"delete {ref.kind} {ref.name}" for ref in step.prune]

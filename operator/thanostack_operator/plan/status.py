@@ -15,6 +15,7 @@ from thanostack_operator.api.stack import ThanosStack
 from thanostack_operator.manifests.hashrings import config_hash
 from thanostack_operator.manifests.names import ingestor_pod
 
+from .capacity import AS_REQUESTED, EXPANSION_REFUSED
 from .checks import Problem
 from .conditions import MESSAGE_MAX, Claim, conditions
 from .observed import Observed, Ref, dig, items_of
@@ -40,6 +41,7 @@ class Findings:
         drift: what others changed, one sentence each.
         contested: what others change whenever it is applied, one sentence each.
         additions: what others added, one sentence each.
+        volumes: the condition that tells of the rings' volumes.
         pending: what this plan does and what waits, one phrase each; empty at rest.
         owned: the objects of the stack after this plan.
         version: of the images that were asked for.
@@ -54,6 +56,7 @@ class Findings:
     drift: list[str] = field(default_factory=list)
     contested: list[str] = field(default_factory=list)
     additions: list[str] = field(default_factory=list)
+    volumes: Claim = AS_REQUESTED
     pending: list[str] = field(default_factory=list)
     owned: list[Ref] = field(default_factory=list)
     version: str = ""
@@ -164,6 +167,7 @@ def _claims(stack: ThanosStack, observed: Observed, findings: Findings) -> list[
         available,
         ring,
         _no_drift([*findings.drift, *findings.contested], findings.additions),
+        findings.volumes,
         _upgrade(findings),
         _paused(stack),
         valid,
@@ -191,9 +195,7 @@ def _ready(
 
 def _available(components: Iterable[Component]) -> Claim:
     missing = [
-        component.trouble() if component.exists else f"{component.name} is not made yet"
-        for component in components
-        if component.ready < component.desired
+        component.trouble() for component in components if component.ready < component.desired
     ]
     if missing:
         return Claim("ComponentsAvailable", False, "PodsNotReady", "; ".join(missing))
@@ -218,21 +220,14 @@ def _stalled(findings: Findings, observed: Observed) -> Claim:
     if findings.stalled:
         reasons = "; ".join(findings.stalled.values())
         return Claim("Stalled", True, "RolloutStalled", reasons)
+    if findings.volumes.reason == EXPANSION_REFUSED:
+        return Claim("Stalled", True, findings.volumes.reason, findings.volumes.message)
     if findings.contested:
         return Claim("Stalled", True, "Contested", "; ".join(findings.contested))
-    if observed.failures:
-        final = {name: why for name, why in observed.failures.items() if _is_final(why)}
-        refused = [f"{name}: {why}" for name, why in sorted(final.items())]
-    else:
-        refused = []
+    refused = [f"{name}: {why}" for name, why in sorted(observed.refused().items())]
     if refused:
         return Claim("Stalled", True, "RequestRefused", "; ".join(refused))
     return Claim("Stalled", False, "NotStalled")
-
-
-def _is_final(refusal: str) -> bool:
-    """Return whether a request will be refused again: not if the server was busy or gone."""
-    return refusal.startswith("4") and not refusal.startswith(("409", "429"))
 
 
 def _joined(kind: str, holds: bool, problems: list[Problem]) -> Claim:

@@ -57,6 +57,8 @@ class Component:
 
     def trouble(self) -> str:
         """Return why it is not whole, for people."""
+        if not self.exists and self.ready < self.desired:
+            return f"{self.name} is not made yet"
         doing = "rolls out" if self.rolling else "is not whole"
         text = f"{self.name} {doing}: {self.ready} of {self.desired} pods are ready"
         return f"{text} ({self.problem})" if self.problem else text
@@ -84,7 +86,8 @@ def _component(
 ) -> Component:
     live = observed.find(kind, name)
     if live is None:
-        return Component(kind, name, desired)
+        # Ingestors outlive a StatefulSet that is being replaced.
+        return Component(kind, name, desired, ready=min(desired, ready or 0))
     status = live.get("status") or {}
     problem, terminal = _problem(kind, name, observed.pod_problems)
     refusal = observed.refusals.get(name) or _refusal(live)

@@ -3,11 +3,11 @@
     KubeClient ──► ApiClient ──► FakeApiServer.request: paths, verbs, status objects, versions
 
 It answers as the real one does to what the operator asks: labels and fields select, preconditions
-on UID and resource version conflict, a merge of nothing new changes no version, errors are `Status`
-objects. Of server-side apply it has the outcome for one applier: what is applied is merged, a UID
-that is not the object's is a conflict. It validates nothing; that is for the real one, in
-`tests/e2e/test_operator_control.py`. Faults are entries of `faults`, which a real one would not
-make on demand.
+on UID and resource version conflict, a merge of nothing new changes no version, a deletion takes
+what is owned with it unless it orphans, errors are `Status` objects. Of server-side apply it has
+the outcome for one applier: what is applied is merged, a UID that is not the object's is a
+conflict. It validates nothing; that is for the real one, in `tests/e2e/test_operator_control.py`.
+Faults are entries of `faults`, which a real one would not make on demand.
 """
 
 from __future__ import annotations
@@ -129,6 +129,7 @@ class FakeApiServer:
             return self.objects[path]
         if method == "DELETE":
             self._check(path, dig(body, "preconditions", default={}))
+            self._collect(path, orphans=dig(body, "propagationPolicy") == "Orphan")
             return self.objects.pop(path)
         return self._patch(path, body)
 
@@ -161,6 +162,19 @@ class FakeApiServer:
         before = self.objects.get(path, {})
         after = _merged(before, body)
         return before if after == before else self.put(path, after)
+
+    def _collect(self, path: str, *, orphans: bool) -> None:
+        """Do what garbage collection does for an object that goes: at once, one level deep."""
+        uid = dig(self.objects[path], "metadata", "uid")
+        for other, found in list(self.objects.items()):
+            owners = dig(found, "metadata", "ownerReferences", default=[])
+            left = [owner for owner in owners if owner.get("uid") != uid]
+            if left == owners:
+                continue
+            if orphans:
+                self.put(other, found | {"metadata": found["metadata"] | {"ownerReferences": left}})
+            elif not left:
+                del self.objects[other]
 
     def _check(self, path: str, wanted: Object) -> None:
         there = dig(self.objects.get(path), "metadata", default={})

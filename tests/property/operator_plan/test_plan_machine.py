@@ -2,7 +2,7 @@
 
 A cluster in memory is changed at random: specs, crashes, evictions, silent ingestors, lagging and
 restarted routers, an operator that is killed in the middle of a plan, a status that is lost,
-foreign edits. Each plan is judged before it is carried out.
+foreign edits, volumes that may grow or not. Each plan is judged before it is carried out.
 """
 
 import json
@@ -20,9 +20,10 @@ from thanostack_operator.manifests.hashrings import read_members
 from thanostack_operator.manifests.names import ingestor_name
 from thanostack_operator.plan.model import Cluster
 from thanostack_operator.plan.observed import dig
-from thanostack_operator.plan.outcome import Plan, StartDrain
+from thanostack_operator.plan.outcome import GrowClaim, Plan, ReplaceSet, StartDrain
 from thanostack_operator.plan.planner import plan
 from thanostack_operator.plan.times import duration_s, seconds
+from thanostack_operator.plan.volumes import is_less, request_of
 from thanostack_operator.testing.clusters import writes
 
 NAMES = ("a", "b", "c")
@@ -44,6 +45,7 @@ class PlanMachine(RuleBasedStateMachine):
     def start(self, factor: int, extra: int, zones: bool) -> None:
         self.factor, self.paused, self.version = factor, False, "v1"
         self.rings: dict[str, int] = {"a": factor + extra}
+        self.size = 10
         self.damaged = self.broken = False
         self.cluster = Cluster(ThanosStack("x", "ns", "uid-x", 1, self.spec()))
         if zones:
@@ -54,7 +56,7 @@ class PlanMachine(RuleBasedStateMachine):
     def spec(self) -> ThanosStackSpec:
         rings = [
             {"name": name, "replicas": n, "tenants": [f"tenant-{name}"],
-             "scaleDown": {"drainTimeout": TIMEOUT}}
+             "scaleDown": {"drainTimeout": TIMEOUT}, "storage": {"size": f"{self.size}Gi"}}
             for name, n in self.rings.items()
         ]  # fmt: skip
         receive = {"replicationFactor": self.factor, "rings": rings}
@@ -132,6 +134,11 @@ class PlanMachine(RuleBasedStateMachine):
         self.version = version
         self.cluster.change(self.spec())
 
+    @rule(by=st.integers(1, 9))
+    def enlarge(self, by: int) -> None:
+        self.size += by
+        self.cluster.change(self.spec())
+
     @rule()
     def pause(self) -> None:
         self.paused = not self.paused
@@ -172,6 +179,11 @@ class PlanMachine(RuleBasedStateMachine):
         self.broken = not self.broken
         images = {"thanostack/thanostack:v2"} if self.broken else set()
         self.cluster.broken_images = images
+
+    @rule()
+    def the_storage_class_changes(self) -> None:
+        may = self.cluster.expandable.get("standard", True)
+        self.cluster.expandable = {"standard": not may}
 
     @precondition(lambda self: not self.damaged)
     @rule()
@@ -217,6 +229,10 @@ class PlanMachine(RuleBasedStateMachine):
         for action in planned.actions:
             if isinstance(action, StartDrain):
                 self.judge_outside(action.pod)
+            if isinstance(action, GrowClaim):
+                assert is_less(request_of(self.cluster.claims[action.name]), action.size)
+            if isinstance(action, ReplaceSet):
+                self.judge_replacement(action, planned)
         for ref in planned.prune:
             if ref.kind == "StatefulSet":
                 self.judge_removal(ref.name)
@@ -256,13 +272,36 @@ class PlanMachine(RuleBasedStateMachine):
         members = members_in(self.cluster.published()).get(ring, [])
         assert self.damaged or replicas > max(members, default=-1), "a member would be removed"
         live = self.cluster.observe().find("StatefulSet", name)
-        if live is None or live["spec"]["replicas"] <= replicas:
+        pods = [p.ordinal for p in self.cluster.pods.values() if p.ring == ring]
+        if live is None:
+            assert replicas > max(pods, default=-1), "one that is made anew removes ingestors"
+            return
+        assert "deletionTimestamp" not in live["metadata"]
+        claims = [made["spec"]["volumeClaimTemplates"] for made in (wanted, live)]
+        assert claims[0] == claims[1], "the API server refuses that"
+        if live["spec"]["replicas"] <= replicas:
             return
         former = live["spec"]["replicas"]
         assert replicas == former - 1, "more than one ingestor goes"
-        pods = [p.ordinal for p in self.cluster.pods.values() if p.ring == ring]
         assert max(pods, default=0) < former, "the pod before is not gone yet"
         self.judge_gone(f"{name}-{former - 1}")
+
+    def judge_replacement(self, action: ReplaceSet, planned: Plan) -> None:
+        """Its claims are large, and nothing moves that its successor would not know."""
+        ring = action.ref.name.removeprefix("x-ingestor-")
+        pods = {name: pod for name, pod in self.cluster.pods.items() if pod.ring == ring}
+        assert self.cluster.stack.finalizers, "deleted now, it would leave its pods behind"
+        for name in pods:
+            assert not is_less(request_of(self.cluster.claims[f"data-{name}"]), action.size)
+            assert self.cluster.drains.get(name, "serving") == "serving", f"{name} drains"
+        live = self.cluster.objects[action.ref]
+        applied = {wanted["metadata"]["name"] for wanted in planned.apply}
+        assert not applied & {action.ref.name, "x-hashrings"}
+        template = json.dumps(live["spec"]["template"], sort_keys=True)
+        assert {pod.template for pod in pods.values()} <= {template}, "its pods are being replaced"
+        assert f":{self.version}" in template, "it would be made anew with another template"
+        held = {pod.text for pod in self.cluster.routers().values()}
+        assert held <= {self.cluster.published()}, "a router has other hashrings"
 
     def judge_removal(self, name: str) -> None:
         ring = name.removeprefix("x-ingestor-")
@@ -290,6 +329,7 @@ class PlanMachine(RuleBasedStateMachine):
         if not hasattr(self, "cluster"):
             return
         self.paused, self.cluster.silent, self.cluster.broken_images = False, set(), set()
+        self.cluster.expandable = {}
         self.cluster.change(self.spec())
         for _ in range(3):  # whatever was ended or begun comes to light
             self.cluster.tick(20.0)
@@ -310,6 +350,13 @@ class PlanMachine(RuleBasedStateMachine):
         sets = {ref.name: live["spec"]["replicas"] for ref, live in self.cluster.objects.items()
                 if ref.kind == "StatefulSet"}  # fmt: skip
         assert {ingestor_name("x", name): n for name, n in self.rings.items()} == sets
+        size = f"{self.size}Gi"
+        used = [
+            self.cluster.claims[f"data-{name}"] for name, p in self.cluster.pods.items() if p.ring
+        ]
+        used += [c for ref, live in self.cluster.objects.items() if ref.kind == "StatefulSet"
+                 for c in live["spec"]["volumeClaimTemplates"]]  # fmt: skip
+        assert {request_of(claim) for claim in used} == {size}
 
 
 TestPlanMachine = PlanMachine.TestCase

@@ -75,6 +75,8 @@ def served(cluster):
     server = FakeApiServer(absent={"monitoring.coreos.com/v1"})
     for ref, live in cluster.objects.items():
         server.put(f"{PATHS[ref.kind]}/{ref.name}", live)
+    for name, claim in cluster.claims.items():
+        server.put(f"{CORE}/persistentvolumeclaims/{name}", claim)
     return server
 
 
@@ -84,7 +86,9 @@ async def test_all_objects_of_a_stack_are_found_and_at_rest_nothing_more_is_aske
     observed = await look(server)
     assert observed.objects.keys() == cluster.objects.keys()
     assert {ref.uid for ref in observed.objects} == {ref.uid for ref in cluster.objects}
-    assert len(server.requests) == 8  # a list a kind, slices, pods, one question of discovery
+    assert observed.claims.keys() == cluster.claims.keys()
+    # A list a kind, slices, pods, claims, one question of discovery.
+    assert len(server.requests) == 9
     assert not observed.service_monitors
 
 
@@ -280,7 +284,7 @@ async def test_whether_one_never_ran_is_not_asked_of_those_that_stay_or_without_
     server = FakeApiServer()
     put_pending(server, 0, PENDING)
     assert not (await look(server)).drains["x-ingestor-default-0"].never_ran
-    assert not [asked for asked in server.requests if "claims" in asked]
+    assert not [asked for asked in server.requests if "claims/" in asked]
     put_pending(server, 3, PENDING)
     server.faults[f"GET {CLAIM}"] = forbid
     assert not (await look(server)).drains["x-ingestor-default-3"].never_ran
