@@ -66,9 +66,9 @@ def test_a_prometheus_writes_to_it_and_its_tenant_alone_can_read(cluster, stack,
     print(f"to Ready: {time.monotonic() - begun:.1f} s")
 
 
-def rings(replicas):
-    """Return the example's ring with so many ingestors."""
-    ring = {"name": "default", "retention": "15d", "storage": {"size": "50Gi"}}
+def rings(replicas, size="50Gi"):
+    """Return the example's ring with so many ingestors, and volumes of a size."""
+    ring = {"name": "default", "retention": "15d", "storage": {"size": size}}
     # By default 35 s, for clusters that cache DNS longer than this one.
     return {"receive": {"rings": [ring | {"replicas": replicas, "minReadySeconds": 6}]}}
 
@@ -260,6 +260,42 @@ def go_to(stack, version):
     await_settled(stack)
     assert images_of(stack) == {version}
     assert stack.status()["version"] == version
+
+
+def lives(stack):
+    """Return what tells whether a pod was replaced or its container restarted."""
+    return {
+        pod["metadata"]["name"]: (
+            pod["metadata"]["uid"],
+            pod["status"]["containerStatuses"][0]["containerID"],
+        )
+        for pod in (*stack.pods("ingestor"), *stack.pods("receive"), *stack.pods("query"))
+    }
+
+
+def test_volumes_grow(cluster, stack, writes):
+    """Claims and StatefulSet; the folders that are volumes here have no size, and say so."""
+    at_size(stack, 3)
+    name = "metrics-ingestor-default"
+    claim = stack.get("persistentvolumeclaim", f"data-{name}-0")
+    allow = ("patch", "storageclass", claim["spec"]["storageClassName"], "-p")
+    cluster.kubectl(*allow, '{"allowVolumeExpansion":true}')
+    before, former = lives(stack), stack.get("statefulset", name)["metadata"]["uid"]
+    with writes.phase("volumes 50Gi -> 60Gi") as tally:
+        stack.patch(rings(3, "60Gi"))
+        stack.until(
+            "another StatefulSet", lambda: is_other(stack.get("statefulset", name), former), 120
+        )
+        await_settled(stack)
+        time.sleep(5)
+    cluster.kubectl(*allow, '{"allowVolumeExpansion":false}')
+    assert lives(stack) == before
+    (template,) = stack.get("statefulset", name)["spec"]["volumeClaimTemplates"]
+    claims = [template, *stack.items("persistentvolumeclaims")]
+    sizes = [each["spec"]["resources"]["requests"]["storage"] for each in claims]
+    assert sizes[:4] == ["60Gi"] * 4
+    assert "ask for 60Gi and have 50Gi" in stack.condition("VolumesGrown")["message"]
+    check(tally)
 
 
 def test_whatever_was_done_nothing_that_was_acknowledged_is_lost(writes):

@@ -41,7 +41,7 @@ WATCHED_RIGHTS = {
     "servicemonitors.monitoring.coreos.com": "get list create patch delete",
     "endpointslices.discovery.k8s.io": "list watch",
     "pods.": "list watch patch",
-    "persistentvolumeclaims.": "get",
+    "persistentvolumeclaims.": "get list patch",
     "events.": "list create",
     "secrets.": "get",
 }
@@ -187,6 +187,19 @@ def test_what_the_chart_monitors_with_is_stored_as_it_was_rendered(release: Rele
         name = (each["kind"], each["metadata"]["name"], f"--namespace={HOME}")
         assert release.kubectl.json("get", *name)["spec"] == each["spec"]
     assert ports_of(release, rendered[1], HOME) == [{"http"}]
+
+
+def test_volumes_grow_without_the_right_to_ask_their_class(release: Release, stack: Stack):
+    """The API server's refusal says what the class would have said; it is told with the class."""
+    stack.patch({"receive": {"rings": [{"name": "default", "storage": {"size": "20Gi"}}]}})
+    told = stack.await_condition("Stalled", "True")
+    assert told["reason"] == "ExpansionRefused"
+    assert "(StorageClass fake) is refused to grow: 403: " in told["message"]
+    assert "the storageclass that provisions the pvc must support resize" in told["message"]
+    release.kubectl("patch", "storageclass", "fake", "-p", '{"allowVolumeExpansion":true}')
+    stack.annotate("service", "x-query", some="event")
+    stack.await_condition("VolumesGrown", "True")
+    stack.await_ready()
 
 
 def test_service_monitors_go_when_they_are_not_asked_for(stack: Stack):

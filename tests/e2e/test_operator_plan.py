@@ -64,8 +64,9 @@ def said(stack: Stack, **spec: Any) -> tuple[list[str], list[str]]:
     return [line.strip() for line in changes.splitlines()[1:]], lines
 
 
-def rings(replicas: int) -> dict[str, Any]:
-    return {"rings": [{"name": "default", "replicas": replicas}]}
+def rings(replicas: int, size: str = "10Gi") -> dict[str, Any]:
+    ring = {"name": "default", "replicas": replicas, "storage": {"size": size}}
+    return {"rings": [ring]}
 
 
 def test_before_it_is_applied_it_says_what_will_be_made(stack: Stack):
@@ -102,6 +103,24 @@ def test_a_ring_that_shrinks_is_drained_first(stack: Stack):
     drain = steps.index("drain x-ingestor-default-3")
     (smaller,) = [i for i, it in enumerate(steps) if it.endswith("x-ingestor-default, 3 replicas")]
     assert drain < smaller
+
+
+def test_of_volumes_that_grow_it_says_each_step_or_why_there_is_none(stack: Stack):
+    replicas = len(stack.pods("ingestor"))
+    _, steps = said(stack, receive=rings(replicas, "20Gi"))
+    assert "StorageClass fake does not let data-x-ingestor-default-0" in steps[-1]
+    allow = ("patch", "storageclass", "fake", "-p")
+    stack.kubectl(*allow, '{"allowVolumeExpansion":true}')
+    changes, steps = said(stack, receive=rings(replicas, "20Gi"))
+    assert changes[:2] == [
+        "~ PersistentVolumeClaim data-x-ingestor-default-0",
+        'spec.resources.requests.storage: "10Gi" -> "20Gi"',
+    ]
+    grow = "grow PersistentVolumeClaim data-x-ingestor-default-{} to 20Gi"
+    assert steps[:-2] == [grow.format(number) for number in range(replicas)]
+    assert steps[-2] == "delete StatefulSet x-ingestor-default, its pods run on"
+    assert steps[-1] == f"apply StatefulSet x-ingestor-default, {replicas} replicas"
+    stack.kubectl(*allow, '{"allowVolumeExpansion":false}')
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ address of a range that is routed to loopback:
     router     /metrics    the hash of the hashrings that it has loaded: at its start, and when its
                            pod is touched, as a kubelet's sync would have it
 
-Speed and faults are fields: how long a drain takes, routers that load nothing, pods that never
-become ready. For the real thing see `cluster.py`.
+Volumes grow with their claims. Speed and faults are fields: how long a drain takes, routers that
+load nothing, pods that never become ready, file systems that stay as they are. For the real thing
+see `cluster.py`.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ LOOK_EVERY_S = 0.1
 HEARTBEAT_S = 10.0
 CAPACITY = {"cpu": "1000", "memory": "1000Gi", "pods": "1000"}
 STORAGE_CLASS = "fake"
+GROWING_CLASS = "fake-growing"
 ZONES = ("zone-a", "zone-b", "zone-c")
 
 
@@ -84,6 +86,7 @@ class FakeKubelet:
         deaf: names of routers that load no new hashrings.
         unready: names of pods that do not become ready.
         broken_images: images that cannot be pulled.
+        small_file_systems: whether file systems stay as they are when their volumes grow.
         drains: states other than serving, by namespace and name.
         removed: namespace, name and drain of the pods that ended, in their order.
     """
@@ -94,6 +97,7 @@ class FakeKubelet:
     deaf: set[str] = field(default_factory=set)
     unready: set[str] = field(default_factory=set)
     broken_images: set[str] = field(default_factory=set)
+    small_file_systems: bool = False
     drains: dict[tuple[str, str], str] = field(default_factory=dict)
     removed: list[tuple[str, str, str]] = field(default_factory=list)
     _pods: dict[str, FakePod] = field(default_factory=dict)
@@ -142,6 +146,7 @@ class FakeKubelet:
             "provisioner": "thanostack.test/fake",
         }
         await _make(kube, standard)
+        await _make(kube, _growing(standard))
 
     async def _beat(self, kube: KubeClient, *nodes: str) -> None:
         """Say that nodes are alive: they are taken for dead after forty seconds of silence."""
@@ -154,10 +159,11 @@ class FakeKubelet:
     async def _look(self, kube: KubeClient) -> None:
         claims, pods = await asyncio.gather(kube.list(CLAIM, None), kube.list(PODS, None))
         for claim in claims:
-            ours = dig(claim, "spec", "storageClassName") == STORAGE_CLASS
-            pending = dig(claim, "status", "phase") == "Pending"
-            if ours and pending and not dig(claim, "spec", "volumeName"):
+            ours = dig(claim, "spec", "storageClassName") in (STORAGE_CLASS, GROWING_CLASS)
+            if ours and not dig(claim, "spec", "volumeName"):
                 await self._provide(kube, claim)
+            elif ours and dig(claim, "status", "phase") == "Bound":
+                await self._enlarge(kube, claim)
         for pod in pods:
             if dig(pod, "spec", "nodeName"):
                 with contextlib.suppress(ApiError):
@@ -175,7 +181,7 @@ class FakeKubelet:
             "spec": {
                 "accessModes": claim["spec"]["accessModes"],
                 "capacity": claim["spec"]["resources"]["requests"],
-                "storageClassName": STORAGE_CLASS,
+                "storageClassName": claim["spec"]["storageClassName"],
                 "hostPath": {"path": "/nowhere"},
                 "claimRef": {
                     "apiVersion": "v1",
@@ -188,6 +194,24 @@ class FakeKubelet:
         }
         with contextlib.suppress(ApiError):  # made before, not bound yet
             await kube.create(volume, None)
+
+    async def _enlarge(self, kube: KubeClient, claim: Object) -> None:
+        """Do what a driver does for a claim that asks for more than it has."""
+        metadata, asked = claim["metadata"], claim["spec"]["resources"]["requests"]
+        told = bool(dig(claim, "status", "conditions"))
+        if dig(claim, "status", "capacity") == asked or (told and self.small_file_systems):
+            return
+        await kube.merge(VOLUME, None, claim["spec"]["volumeName"], {"spec": {"capacity": asked}})
+        waits = {
+            "type": "FileSystemResizePending",
+            "status": "True",
+            "message": "a pod has to start",
+        }
+        status: Object = {"capacity": asked, "conditions": None}
+        if self.small_file_systems:
+            status = {"conditions": [waits]}
+        body = {"status": status}
+        await kube.merge(CLAIM, metadata["namespace"], metadata["name"], body, sub="status")
 
     async def _sync(self, kube: KubeClient, pod: Object) -> None:
         metadata = pod["metadata"]
@@ -279,6 +303,11 @@ class FakeKubelet:
         if dig(pod, "status", "containerStatuses") is None:
             metadata = pod["metadata"]
             await kube.merge(PODS, metadata["namespace"], metadata["name"], body, sub="status")
+
+
+def _growing(standard: Object) -> Object:
+    """Return a class like another one, not the default, whose claims may grow."""
+    return standard | {"metadata": {"name": GROWING_CLASS}, "allowVolumeExpansion": True}
 
 
 async def _make(kube: KubeClient, wanted: Object) -> None:
