@@ -138,10 +138,12 @@ def users(api_server_with_controllers):
     }
     admin.apply(json.dumps(stack), here)
     for role in ("view", "edit", "admin"):
-        admin("create", "rolebinding", role, f"--clusterrole={role}", f"--user={role}", here)
+        admin(
+            "create", "rolebinding", role, f"--clusterrole={role}", f"--user=who-may-{role}", here
+        )
 
     def may(role, *arguments):
-        return api_server_with_controllers.kubectl(role)(*arguments, here)
+        return api_server_with_controllers.kubectl(f"who-may-{role}")(*arguments, here)
 
     def can(role, verb):
         try:
@@ -166,14 +168,14 @@ PATCH = ("patch", "tstk", "x", "--type=merge")
 
 def test_who_may_only_look_changes_nothing(users):
     for does in ((*PATCH, '--patch={"spec":{"paused":false}}'), ("delete", "tstk", "x")):
-        with pytest.raises(KubectlError, match='User "view" cannot'):
+        with pytest.raises(KubectlError, match='User "who-may-view" cannot'):
             users("view", *does)
 
 
 @pytest.mark.parametrize("role", ["edit", "admin"])
 def test_who_may_edit_a_namespace_may_edit_its_stacks_but_not_their_status(users, role):
     users(role, *PATCH, f'--patch={{"spec":{{"clusterName":"{role}"}}}}')
-    with pytest.raises(KubectlError, match=f'User "{role}" cannot patch resource'):
+    with pytest.raises(KubectlError, match=f'User "who-may-{role}" cannot patch resource'):
         users(role, *PATCH, "--subresource=status", '--patch={"status":{"version":"1"}}')
 
 
