@@ -335,7 +335,7 @@ class Router:
         batch.used_spares[share.series[picked]] += 1
         nodes = spares[picked, used[picked]]
         self._metrics.handed_over.inc(len(picked))
-        for node in np.unique(nodes).tolist():
+        for node in sorted(set(nodes.tolist())):
             part = self._part(batch, share, content, picked[nodes == node], node)
             self._send(fan_out, batch, *part, is_replication=True)
 
