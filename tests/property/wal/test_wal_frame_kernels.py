@@ -10,6 +10,7 @@ from thanostack.testing.examples import examples
 from thanostack.testing.guard_page import guarded
 from thanostack.testing.reference import wal_frames as reference
 from thanostack.testing.reference import wal_snappy as snappy_reference
+from thanostack.testing.reference.wal_records import uvarint
 
 PROFILE = examples(40)
 PAGE = wal_frames.PAGE
@@ -104,13 +105,66 @@ def test_decompress_equals_reference(records, room):
 
 
 @examples(300)
-@given(PLAIN, st.data())
-def test_decompress_hostile_equals_reference(plain, data):
+@given(st.lists(PLAIN, min_size=1, max_size=3), st.data())
+def test_decompress_hostile_equals_reference(plains, data):
     """Random, truncated and mutated blocks decode or are refused exactly as by the reference."""
-    block = bytearray(cramjam.snappy.compress_raw(plain))
+    blocks = [bytes(cramjam.snappy.compress_raw(plain)) for plain in plains]
+    which = data.draw(st.integers(0, len(blocks) - 1))
+    block = bytearray(blocks[which])
     for _ in range(data.draw(st.integers(0, 3))):
         block[data.draw(st.integers(0, len(block) - 1))] = data.draw(st.integers(0, 255))
     block = bytes(block[: data.draw(st.integers(0, len(block)))])
-    block = data.draw(st.one_of(st.just(block), st.binary(max_size=60)))
-    expected = decompressed(snappy_reference.wal_decompress, [block], [8], 6000)
-    assert expected == decompressed(wal_snappy.wal_decompress, [block], [8], 6000)
+    blocks[which] = data.draw(st.one_of(st.just(block), st.binary(max_size=60)))
+    kinds = [8] * len(blocks)
+    expected = decompressed(snappy_reference.wal_decompress, blocks, kinds, 18000)
+    assert expected == decompressed(wal_snappy.wal_decompress, blocks, kinds, 18000)
+
+
+# Literals of 1 to 20 bytes; copies of up to 20 from so far back, or from so near the block's begin.
+LITERAL = st.tuples(st.just(0), st.integers(1, 20), st.just(0))
+NEAR = st.tuples(st.sampled_from([1, 2, 2, 3]), st.integers(1, 20), st.integers(1, 24))
+FAR = st.tuples(st.sampled_from([1, 2, 2, 3]), st.integers(1, 20), st.integers(-24, 0))
+ELEMENTS = st.lists(st.one_of(LITERAL, NEAR, FAR), min_size=1, max_size=60)
+
+
+def element(made, kind, length, back):
+    """Return an element that stands after so many bytes, and how many it adds; never a bad one."""
+    if kind == 0 or made == 0:
+        literal = bytes((7 * made + k) % 251 for k in range(length))
+        return bytes([length - 1 << 2]) + literal, length
+    return copy(kind, length, min(max(1, back if back > 0 else made + back), made))
+
+
+def copy(kind, length, offset):
+    """Return a copy element and how many bytes it adds."""
+    if kind == 1 and offset < 2048:
+        length = 4 + length % 8
+        return bytes([offset >> 8 << 5 | length - 4 << 2 | 1, offset & 255]), length
+    kind, width = (3, 4) if kind == 3 else (2, 2)
+    return bytes([length - 1 << 2 | kind]) + offset.to_bytes(width, "little"), length
+
+
+def block_of(elements, beyond):
+    """Return a block of elements; the last one copies from before its begin if `beyond` > 0."""
+    body, made = b"", 0
+    for each in elements:
+        part, size = element(made, *each)
+        body, made = body + part, made + size
+    if beyond is not None:
+        part, size = copy(2, 8, made + beyond)
+        body, made = body + part, made + size
+    # What follows the copy leaves it room to be one of many.
+    tail = bytes(40)
+    return uvarint(made + len(tail)) + body + bytes([len(tail) - 1 << 2]) + tail
+
+
+@examples(300)
+@given(
+    st.lists(st.tuples(ELEMENTS, st.sampled_from([None] * 9 + [0, 1, 8, 9])), max_size=4),
+    st.integers(0, 6000),
+)
+def test_decompress_elements_equals_reference(parts, room):
+    """Elements of all kinds, lengths and distances, up to just before the begin of their block."""
+    blocks = [block_of(elements, beyond) for elements, beyond in parts]
+    expected = decompressed(snappy_reference.wal_decompress, blocks, [8] * len(blocks), room)
+    assert expected == decompressed(wal_snappy.wal_decompress, blocks, [8] * len(blocks), room)
