@@ -190,12 +190,13 @@ def _value_code(changed, leading, trailing):
 
     Args:
         changed: uint64; the value XOR the one before.
-        leading, trailing: the window of the value before; leading 255 = there is none.
+        leading, trailing: the window of the value before; leading 255 = there is none, which
+            nothing fits into.
     """
     if changed == np.uint64(0):
         return np.uint64(0), np.int64(1), np.uint64(0), np.int64(0), leading, trailing
     zeros, last_zeros = min(clz64(changed), 31), ctz64(changed)
-    if leading != 255 and zeros >= leading and last_zeros >= trailing:
+    if zeros >= leading and last_zeros >= trailing:
         payload = changed >> np.uint64(trailing)
         return np.uint64(2), np.int64(2), payload, 64 - leading - trailing, leading, trailing
     size = 64 - zeros - last_zeros
