@@ -21,12 +21,14 @@ from thanostack.lib.model.label_runs import LabelRuns, encode_run
 from thanostack.lib.model.series import CHUNK_DTYPE
 from thanostack.lib.tsdb.head import Head, HeadOptions, IndexRebuild
 from thanostack.testing.examples import examples
+from thanostack.testing.guard_page import guarded
 from thanostack.testing.reference import head_append as append_reference
 from thanostack.testing.reference import head_pairs as pairs_reference
 from thanostack.testing.reference import head_read as read_reference
 from thanostack.testing.reference import head_replay as replay_reference
 from thanostack.testing.reference import head_series as series_reference
 from thanostack.testing.reference.head_model import HeadModel, pairs_of
+from thanostack.testing.reference.wal_records import encode_samples, encode_samples_v2
 
 PROFILE = examples(50)
 NAMES, VALUES = st.sampled_from("abcde"), st.sampled_from(["1", "2", "x" * 40, "y" * 140, "é"])
@@ -392,39 +394,79 @@ def test_rebuild(batches, data):
 REFS = st.one_of(st.integers(0, 40), st.sampled_from([1 << 20, (1 << 40) - 1, (1 << 64) - 1]))
 
 
+def records_of(logged, data):
+    """Return samples records of both layouts, of a few samples each, and what else a log has."""
+    records = []
+    while logged:
+        size = data.draw(st.integers(1, 20))
+        part, logged = logged[:size], logged[size:]
+        if data.draw(st.booleans()):
+            records.append(encode_samples(part))
+        else:
+            records.append(encode_samples_v2([(ref, t, 0, bits) for ref, t, bits in part]))
+        records.append(data.draw(st.sampled_from([b"", b"", b"\2", b"\1series", b"\xff"])))
+    if data.draw(st.booleans()):
+        # Every other one has samples.
+        which = 2 * data.draw(st.integers(0, len(records) // 2 - 1))
+        records[which] = records[which][: data.draw(st.integers(0, len(records[which])))]
+    return records
+
+
+def gathered(module, table, records, begin, room):
+    """Return what gathering does: its result and state, the counts, and the columns."""
+    bounds = np.zeros(len(records) + 1, np.int64)
+    np.cumsum([len(record) for record in records], out=bounds[1:])
+    columns = [np.zeros(room, kind) for kind in (np.int64, np.uint64, np.int32)]
+    outcome, state = np.zeros(8, np.int64), np.zeros(2, np.int64)
+    data, begin = guarded(b"".join(records)), np.array(begin, np.int64)
+    count = module.replay_gather(table, data, bounds, begin, *columns, outcome, state)
+    return count, state.tolist(), outcome.tolist(), [column[:count].tolist() for column in columns]
+
+
+SOON = st.integers(0, 6)
+
+
+@examples(300)
+@given(
+    st.lists(st.tuples(REFS, st.integers(-1, 3), SOON), max_size=40),
+    st.lists(st.tuples(REFS, st.one_of(SOON, TIMES), BITS), min_size=1, max_size=30),
+    st.data(),
+)
+def test_replay_gather(entries, logged, data):
+    """Of records of both layouts the samples that are needed come with their rows."""
+    refs, rows, lasts = (
+        np.array([entry[k] for entry in entries], kind)
+        for k, kind in enumerate((np.uint64, np.int64, np.int64))
+    )
+    table, expected = np.zeros(128, head_replay.REF_DTYPE), {}
+    counts = [
+        module.replay_map_refs(found_in, refs, rows, lasts, len(entries))
+        for module, found_in in ((head_replay, table), (replay_reference, expected))
+    ]
+    assert counts[0] == counts[1] == np.count_nonzero(table["ref"])
+    records = records_of(logged, data)
+    begin = [data.draw(values) for values in (st.integers(0, 1), SOON, st.integers(-50, 3))]
+    room = 6 + data.draw(st.sampled_from([0, 1, 2, 5, 20, 60, 200]))
+    found = gathered(head_replay, table, records, begin, room)
+    assert gathered(replay_reference, expected, records, begin, room) == found
+
+
 @PROFILE
-@given(st.lists(st.tuples(REFS, st.integers(-1, 3)), max_size=14), st.data())
-def test_replay(entries, data):
-    """Logged samples go to the rows of their references, what a row has already is skipped."""
+@given(
+    st.lists(st.tuples(st.integers(0, 3), TIMES, BITS), min_size=1, max_size=40),
+    st.sampled_from([1, 1, 2, 5]),
+    st.data(),
+)
+def test_replay(logged, repeats, data):
+    """Logged samples are appended in the order of rows, what a row has already is skipped."""
     both = Both(closed_max=2500)
     both.head.tables = both.tables._replace(closed=both.tables.closed[:2500])
     both.create([(encode_run({"a": str(i)}), 0) for i in range(4)])
     attach(both, data.draw(st.lists(st.tuples(st.integers(-1, 3), TIMES), max_size=2)))
-    keys, known = np.zeros(64, np.uint64), {}
-    table, expected = (keys, np.zeros(64, np.int32), np.zeros(64, np.int64)), (known, None, None)
-    refs = np.array([ref for ref, _ in entries], np.uint64)
-    targets = np.array([row for _, row in entries], np.int64)
-    lasts = both.tables.rows["last_t"][targets]
-    counts = [
-        module.replay_map_refs(*columns, refs, targets, lasts, len(entries))
-        for module, columns in ((head_replay, table), (replay_reference, expected))
-    ]
-    assert counts[0] == counts[1] == np.count_nonzero(keys)
-    # More than are looked ahead at, and some of them again.
-    logged = data.draw(st.lists(st.tuples(REFS, TIMES, BITS), min_size=1, max_size=40))
-    logged *= data.draw(st.sampled_from([1, 1, 2, 5]))
-    columns = [np.array(c, k) for c, k in zip(zip(*logged, strict=True), "QqQ", strict=True)]
-    first, mint = data.draw(st.integers(0, len(logged) - 1)), data.draw(st.integers(-50, 500))
-    found = []
-    for module, found_in in ((head_replay, table), (replay_reference, expected)):
-        outs = [columns[1].copy(), columns[2].copy(), np.zeros(len(logged), np.int32)]
-        outcome = np.zeros(8, np.int64)
-        ends = [out[first:] for out in outs]
-        stop = first + module.replay_find_rows(*found_in, columns[0][first:], mint, *ends, outcome)
-        found.append((stop, outcome.tolist(), [out[:stop].tolist() for out in outs], outs))
-    assert found[1][:3] == found[0][:3]
-    stop, *_, (times, bits, targets) = found[0]
-    replay(both, [column[first:stop].copy() for column in (targets, times, bits)], RANGE, data)
+    # More than are looked ahead at, and some of them again; times as gathering leaves them.
+    logged = [sample for sample in logged * repeats if sample[1] > -(2**63)]
+    columns = [np.array([s[k] for s in logged], kind) for k, kind in enumerate("iqQ")]
+    replay(both, columns, RANGE, data)
 
 
 def replay(both, columns, chunk_range, data):

@@ -299,72 +299,74 @@ def _short_varint(word):
 
 
 @device
-def _samples_v1(data, i, stop, refs, times, values, count):
-    """Decode the body of a samples record; return the new count, -1 too small, -2 bad."""
-    if i == stop:
-        return count
+def samples_base(data, i, stop, is_v2):
+    """Return (reference, time, next offset) that a samples record's body counts from; -1 = bad."""
+    if is_v2 or i == stop:
+        return np.uint64(0), np.uint64(0), np.int64(i)
     if i + 16 > stop:
-        return np.int64(-2)
-    base_ref = load_be64(data, i)
-    base_time = np.uint64(load_be64(data, i + 8))
-    i += 16
-    room = np.int64(refs.shape[0])
-    while i < stop:
-        if count >= room:
-            return np.int64(-1)
-        size = second = np.int64(0)
-        ref = time = np.uint64(0)
-        if i + 24 <= stop:
-            # Three wide loads; a call that is handed an array costs more than the whole sample.
-            ref, size = _short_varint(load64(data, i))
-            time, second = _short_varint(load64(data, i + size))
-        if size == 0 or second == 0:
-            ref, i = read_uvarint(data, i, stop)
-            if i < 0:
-                return np.int64(-2)
-            time, i = read_uvarint(data, i, stop)
-            if i < 0 or i + 8 > stop:
-                return np.int64(-2)
-        else:
-            i += size + second
-        refs[count] = base_ref + np.uint64(zigzag(ref))
-        times[count] = np.int64(base_time + np.uint64(zigzag(time)))
-        values[count] = bits_float(load_be64(data, i))
-        i += 8
-        count += 1
-    return count
+        return np.uint64(0), np.uint64(0), np.int64(-1)
+    return load_be64(data, i), load_be64(data, i + 8), np.int64(i + 16)
 
 
 @device
-def _samples_v2(data, i, stop, refs, times, values, count):
-    """Decode the body of a samples v2 record; start times are read and dropped."""
-    first = True
-    last_ref = np.uint64(0)
-    base_time = np.uint64(0)
+def next_sample(data, i, stop, is_v2, is_first):
+    """Return (reference less the base, time less the base, offset of the value); -1 = bad.
+
+    The base of a reference of v2 is the one before, that of a time the first one; a start time is
+    passed over.
+    """
+    bad = np.uint64(0), np.uint64(0), np.int64(-1)
+    if i + 24 <= stop and not is_v2:
+        # Wide loads; a call that is handed an array costs more than the whole sample.
+        word = load64(data, i)
+        if word & np.uint64(0x808080) == np.uint64(0x80):
+            # Two bytes and one: most are.
+            ref = (word & np.uint64(0x7F)) | ((word >> np.uint64(1)) & np.uint64(0x3F80))
+            time = (word >> np.uint64(16)) & np.uint64(0x7F)
+            return np.uint64(zigzag(ref)), np.uint64(zigzag(time)), np.int64(i + 3)
+        ref, size = _short_varint(word)
+        time, second = _short_varint(load64(data, i + size))
+        if size != 0 and second != 0:
+            return np.uint64(zigzag(ref)), np.uint64(zigzag(time)), i + size + second
+    ref, i = read_uvarint(data, i, stop)
+    if i < 0:
+        return bad
+    time, i = read_uvarint(data, i, stop)
+    if i < 0 or (is_v2 and i >= stop):
+        return bad
+    if is_v2:
+        has_start = is_first or data[i] > 1
+        if not is_first:
+            i += 1
+        if has_start:
+            _, i = read_uvarint(data, i, stop)
+    if i < 0 or i + 8 > stop:
+        return bad
+    return np.uint64(zigzag(ref)), np.uint64(zigzag(time)), np.int64(i)
+
+
+@device
+def _samples(data, i, stop, is_v2, refs, times, values, count):
+    """Decode the body of a samples record; return the new count, -1 too small, -2 bad."""
+    base_ref, base_time, i = samples_base(data, i, stop, is_v2)
+    if i < 0:
+        return np.int64(-2)
+    room = np.int64(refs.shape[0])
+    is_first = True
     while i < stop:
-        if count >= refs.shape[0]:
+        if count >= room:
             return np.int64(-1)
-        ref, i = read_uvarint(data, i, stop)
+        ref, time, i = next_sample(data, i, stop, is_v2, is_first)
         if i < 0:
             return np.int64(-2)
-        time, i = read_uvarint(data, i, stop)
-        if i < 0 or i >= stop:
-            return np.int64(-2)
-        explicit = True
-        if not first:
-            explicit = data[i] > 1
-            i += 1
-        if explicit:
-            _, i = read_uvarint(data, i, stop)
-        if i < 0 or i + 8 > stop:
-            return np.int64(-2)
-        last_ref += np.uint64(zigzag(ref))
-        refs[count] = last_ref
-        times[count] = np.int64(base_time + np.uint64(zigzag(time)))
-        if first:
-            base_time = np.uint64(times[count])
-            first = False
+        refs[count] = base_ref + ref
+        times[count] = np.int64(base_time + time)
         values[count] = bits_float(load_be64(data, i))
+        if is_v2:
+            base_ref = refs[count]
+            if is_first:
+                base_time = np.uint64(times[count])
+            is_first = False
         i += 8
         count += 1
     return count
@@ -390,9 +392,9 @@ def wal_decode_samples(data, bounds, first, refs, times, values, state):
         if i >= stop:
             continue
         if data[i] == SAMPLES:
-            found = _samples_v1(data, i + 1, stop, refs, times, values, count)
+            found = _samples(data, i + 1, stop, False, refs, times, values, count)
         elif data[i] == SAMPLES_V2:
-            found = _samples_v2(data, i + 1, stop, refs, times, values, count)
+            found = _samples(data, i + 1, stop, True, refs, times, values, count)
         else:
             continue
         if found < 0:

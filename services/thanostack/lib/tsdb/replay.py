@@ -32,6 +32,7 @@ from thanostack.lib.wal.records import (
     RecordType,
     SeriesColumns,
     count_types,
+    decode_samples,
     decode_series,
 )
 from thanostack.lib.wal.repair import repair
@@ -131,17 +132,21 @@ class Replay:
 
     def _take(self, batch: RecordBatch) -> None:
         """Apply a batch; of one with a damaged record, what a repair will keep and nothing else."""
+        counts = count_types(batch)
+        if counts[RecordType.SERIES]:
+            self._series(self._checked_series(batch))
+        self._samples.take(batch)
+        self.summary.unreadable_records += sum(int(counts[kind]) for kind in _HISTOGRAM_RECORDS)
+
+    def _checked_series(self, batch: RecordBatch) -> SeriesColumns:
+        """Return the series of a batch whose samples decode too: no series without its record."""
         try:
-            series = decode_series(batch, self._scratch)
-            self._samples.decode(batch)
+            decode_samples(batch, self._scratch)
+            return decode_series(batch, self._scratch)
         except WALCorrupt as damage:
             good = int(np.searchsorted(batch.positions, damage.offset))
             self._take(_first_records(batch, good))
             raise
-        self._series(series)
-        self._samples.keep()
-        counts = count_types(batch)
-        self.summary.unreadable_records += sum(int(counts[kind]) for kind in _HISTOGRAM_RECORDS)
 
     def _series(self, columns: SeriesColumns) -> None:
         if not len(columns):

@@ -1,12 +1,12 @@
 """The samples of a log on their way to the head: gathered over batches, then appended row by row.
 
-    batch ──decode──> columns ──references to rows──> gathered ──ordered by row──> open chunks
+    batch ──decode, references to rows──> gathered ──ordered by row──> open chunks
 
 A head is larger than the caches and a log goes through all of it once a round. Appending in the
 log's order fetches each row and both ends of its chunk for every sample; appending what several
 rounds have for a row together does so once.
 
-Bound: `_ROUNDS` samples a series and one batch, 24 bytes each.
+Bound: `_ROUNDS` samples a series, or else one record's, 24 bytes each.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ import numpy as np
 
 from thanostack.lib.foundation.errors import LimitExceeded
 from thanostack.lib.kernels import head_replay
+from thanostack.lib.kernels.head_series import NEVER
+from thanostack.lib.kernels.wal_records import DECODE_BAD, DECODE_DONE, DECODE_FULL
 from thanostack.lib.model.label_runs import Int64Array
 from thanostack.lib.tsdb.head import Head, UInt64Array
 from thanostack.lib.tsdb.reserved_memory import prefer_huge_pages, reserve
 from thanostack.lib.wal.reader import RecordBatch
-from thanostack.lib.wal.records import DecodeScratch, decode_samples_into, samples_room
 
 CLOSED_BYTES_KEPT = 1 << 20
-_ROUNDS = 3
+_ROUNDS = 4
 
 
 class ReplayRefs:
@@ -34,8 +35,7 @@ class ReplayRefs:
     """
 
     def __init__(self) -> None:
-        self.keys = np.zeros(1 << 12, np.uint64)
-        self.rows, self.lasts = np.zeros(1 << 12, np.int32), np.zeros(1 << 12, np.int64)
+        self.table = np.zeros(1 << 12, head_replay.REF_DTYPE)
         self._known = 0
 
     def add(self, refs: UInt64Array, rows: Int64Array, lasts: Int64Array) -> int:
@@ -47,26 +47,18 @@ class ReplayRefs:
             lasts: int64[S], ms; the row's last timestamp so far.
         """
         self._reserve(len(rows))
-        new = self._map(refs, rows, lasts)
+        new = int(head_replay.replay_map_refs(self.table, refs, rows, lasts, len(refs)))
         self._known += new
         return new
 
     def _reserve(self, coming: int) -> None:
         needed = 2 * (self._known + coming)
-        if needed <= len(self.keys):
+        if needed <= len(self.table):
             return
-        keys, rows, lasts = self.keys, self.rows, self.lasts
-        size = 1 << needed.bit_length()
-        self.keys, self.rows = np.zeros(size, np.uint64), np.zeros(size, np.int32)
-        self.lasts = np.zeros(size, np.int64)
-        used = keys != 0
-        self._map(keys[used], rows[used].astype(np.int64), lasts[used])
-
-    def _map(self, refs: UInt64Array, rows: Int64Array, lasts: Int64Array) -> int:
-        new = head_replay.replay_map_refs(
-            self.keys, self.rows, self.lasts, refs, rows, lasts, len(refs)
-        )
-        return int(new)
+        used = self.table[self.table["ref"] != 0]
+        self.table = np.zeros(1 << needed.bit_length(), head_replay.REF_DTYPE)
+        refs, rows, lasts = (np.ascontiguousarray(used[name]) for name in ("ref", "row", "last_t"))
+        head_replay.replay_map_refs(self.table, refs, rows.astype(np.int64), lasts, len(used))
 
 
 class ReplaySamples:
@@ -84,10 +76,11 @@ class ReplaySamples:
 
     def __init__(self, head: Head, refs: ReplayRefs, mint: int, flush: Callable[[], int]) -> None:
         self.outcome = np.zeros(8, np.int64)
-        self._head, self._refs, self._mint, self._flush = head, refs, mint, flush
+        self._head, self._refs, self._flush = head, refs, flush
+        self._mint = max(mint, NEVER + 1)
         self._pending_max = CLOSED_BYTES_KEPT
-        self._scratch = DecodeScratch()
-        self._count = self._decoded = 0
+        self._ends = np.empty(0, np.int32)
+        self._count = 0
         self._allocate(0)
 
     def _allocate(self, size: int) -> None:
@@ -95,40 +88,33 @@ class ReplaySamples:
         area = reserve(np.int64, 3 * size)
         prefer_huge_pages(area)
         self._timestamps, values, indices = area.reshape(3, size)
-        self._values = values.view(np.float64)
+        self._values = values.view(np.uint64)
         self._rows, self._order = indices.view(np.int32).reshape(2, size)
 
-    def decode(self, batch: RecordBatch) -> None:
-        """Decode the samples of a batch; `keep` takes them, and without it they are forgotten.
+    def take(self, batch: RecordBatch) -> None:
+        """Gather the samples of a batch.
 
         Raises:
-            WALCorrupt: at a record that does not decode.
+            WALCorrupt: at a record that does not decode; those before it are taken.
+            LimitExceeded, StorageUnwritable: as `append`.
         """
-        self._decoded, room = 0, samples_room(batch)
-        if self._count + room > len(self._rows):
-            self.append()
-            wanted = room + _ROUNDS * self._head.series
-            if wanted > len(self._rows):
-                self._allocate(wanted)
-        first = self._count
-        self._decoded = decode_samples_into(
-            batch,
-            self._scratch.take("refs", np.uint64, room),
-            self._timestamps[first:],
-            self._values[first:],
-        )
+        state = np.array([DECODE_FULL, 0], np.int64)
+        while state[0] != DECODE_DONE:
+            begin = np.array([state[1], self._count, self._mint], np.int64)
+            self._count = head_replay.replay_gather(
+                self._refs.table, batch.data, batch.bounds, begin,
+                self._timestamps, self._values, self._rows, self.outcome, state,
+            )  # fmt: skip
+            if state[0] == DECODE_BAD:
+                raise batch.corrupt(int(state[1]), "a samples record that does not decode")
+            if state[0] == DECODE_FULL:
+                self._make_room(len(batch.record(int(state[1]))))
 
-    def keep(self) -> None:
-        """Find the rows of the samples decoded last."""
-        if not self._decoded:
-            return
-        refs = self._scratch.take("refs", np.uint64, self._decoded)
-        columns = (self._timestamps, self._values.view(np.uint64), self._rows)
-        self._count += head_replay.replay_find_rows(
-            self._refs.keys, self._refs.rows, self._refs.lasts, refs, self._mint,
-            *(column[self._count :] for column in columns), self.outcome,
-        )  # fmt: skip
-        self._decoded = 0
+    def _make_room(self, record_bytes: int) -> None:
+        self.append()
+        wanted = max(record_bytes // head_replay.SAMPLE_BYTES_MIN, _ROUNDS * self._head.series)
+        if wanted > len(self._rows):
+            self._allocate(wanted)
 
     def append(self) -> None:
         """Append what is gathered.
@@ -137,33 +123,26 @@ class ReplaySamples:
             LimitExceeded: when the head has no room for more chunks.
             StorageUnwritable: when it has none for closed ones that the disk refuses.
         """
-        count, decoded = self._count, self._decoded
-        self._append(count)
-        self._count = 0
-        if decoded:
-            # Decoded, but not kept yet: they come to the front.
-            for column in (self._timestamps, self._values):
-                column[:decoded] = column[count : count + decoded].copy()
-
-    def _append(self, count: int) -> None:
-        head = self._head
-        ends = self._scratch.take("ends", np.int32, head.rows + 1)
-        head_replay.replay_order(self._rows, count, ends, self._order)
+        count, head = self._count, self._head
+        if len(self._ends) <= head.rows:
+            self._ends = np.empty(head.rows + 1, np.int32)
+        head_replay.replay_order(self._rows, count, self._ends[: head.rows + 1], self._order)
         bounds = np.array([0, count, 0, head.options.chunk_range_ms], np.int64)
         while bounds[0] < count:
             bounds[2] = self._pending_max
             bounds[0] = head_replay.replay_apply(
-                head.tables, self._rows, self._timestamps, self._values.view(np.uint64),
-                self._order, bounds, self.outcome,
+                head.tables, self._rows, self._timestamps, self._values, self._order, bounds,
+                self.outcome,
             )  # fmt: skip
             if bounds[0] < 0:
                 raise self._limit("open chunks")
             if bounds[0] == count:
-                return
+                break
             if head.pending_bytes > self._pending_max:
                 self._pending_max = self._flush()
             elif head.flush_closed() == 0:
                 raise self._limit("closed chunks")
+        self._count = 0
 
     def _limit(self, what: str) -> LimitExceeded:
         limit = self._head.options.series_max

@@ -162,33 +162,15 @@ def decode_samples(batch: RecordBatch, scratch: DecodeScratch | None = None) -> 
     Raises:
         WALCorrupt: at a record that does not decode. Nothing of the batch is returned.
     """
-    room = samples_room(batch)
-    scratch = scratch or DecodeScratch()
+    # A sample takes at least 10 bytes of its record.
+    room = len(batch) + _bytes_of(batch, RecordType.SAMPLES, RecordType.SAMPLES_V2) // 10
+    scratch, state = scratch or DecodeScratch(), np.zeros(2, np.int64)
     refs = scratch.take("refs", np.uint64, room)
     timestamps = scratch.take("timestamps", np.int64, room)
     values = scratch.take("values", np.float64, room)
-    count = decode_samples_into(batch, refs, timestamps, values)
-    return SampleColumns(refs[:count], timestamps[:count], values[:count])
-
-
-def samples_room(batch: RecordBatch) -> int:
-    """Return a bound on the number of float samples of a batch."""
-    # A sample takes at least 10 bytes of its record.
-    return len(batch) + _bytes_of(batch, RecordType.SAMPLES, RecordType.SAMPLES_V2) // 10
-
-
-def decode_samples_into(
-    batch: RecordBatch, refs: Uint64Array, timestamps: Int64Array, values: Float64Array
-) -> int:
-    """Write the float samples of a batch to columns of at least `samples_room` items; how many.
-
-    Raises:
-        WALCorrupt: at a record that does not decode.
-    """
-    state = np.zeros(2, np.int64)
     count = wal_decode_samples(batch.data, batch.bounds, 0, refs, timestamps, values, state)
     _check(batch, state, "samples")
-    return int(count)
+    return SampleColumns(refs[:count], timestamps[:count], values[:count])
 
 
 def decode_series(batch: RecordBatch, scratch: DecodeScratch | None = None) -> SeriesColumns:

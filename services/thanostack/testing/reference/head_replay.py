@@ -1,35 +1,50 @@
 """Logged samples to a `HeadModel`; the log's references are a dictionary."""
 
+import struct
+
 from thanostack.testing.reference.head_append import DUPLICATE, OUT_OF_BOUNDS, STORED, UNKNOWN
-from thanostack.testing.reference.head_model import NEVER
+from thanostack.testing.reference.wal_records import BAD, DONE, FULL, Undecodable, samples_of_record
 
 
-def replay_map_refs(ref_keys, ref_rows, ref_lasts, refs, rows, lasts, count):
-    """Enter references into `ref_keys`, a dictionary of rows and their last timestamps."""
-    del ref_rows, ref_lasts
-    before = len(ref_keys)
+def replay_map_refs(table, refs, rows, lasts, count):
+    """Enter references into `table`, a dictionary of rows and their last timestamps."""
+    before = len(table)
     entries = zip(*(column[:count].tolist() for column in (refs, rows, lasts)), strict=True)
-    ref_keys.update((ref, (row, last)) for ref, row, last in entries if row >= 0 and ref)
-    return len(ref_keys) - before
+    table.update((ref, (row, last)) for ref, row, last in entries if row >= 0 and ref)
+    return len(table) - before
 
 
-def replay_find_rows(ref_keys, ref_rows, ref_lasts, refs, mint, timestamps, values, rows, outcome):
-    """Move the samples that have a row and are not too old together."""
-    del ref_rows, ref_lasts
-    kept = []
-    for k in range(len(refs)):
-        t, found = int(timestamps[k]), ref_keys.get(int(refs[k]))
-        if t < mint or t == NEVER:
-            outcome[OUT_OF_BOUNDS] += 1
-        elif found is None:
-            outcome[UNKNOWN] += 1
-        elif t < found[1]:
-            outcome[DUPLICATE] += 1
-        else:
-            kept.append((found[0], t, int(values[k])))
-    for at, sample in enumerate(kept):
-        rows[at], timestamps[at], values[at] = sample
-    return len(kept)
+def _outcome(table, ref, t, mint):
+    if t < mint:
+        return OUT_OF_BOUNDS
+    if ref not in table:
+        return UNKNOWN
+    return DUPLICATE if t < table[ref][1] else STORED
+
+
+def replay_gather(table, data, bounds, begin, timestamps, values, rows, outcome, state):
+    """Append the samples of whole records that have a row and are not too old to the columns."""
+    first, at, mint = begin.tolist()
+    state[:2] = [DONE, len(bounds) - 1]
+    for record in range(first, len(bounds) - 1):
+        body = data[bounds[record] : bounds[record + 1]].tobytes()
+        if body[:1] in {b"\x02", b"\x0b"} and len(body) // 10 > len(rows) - at:
+            state[:2] = [FULL, record]
+            break
+        try:
+            samples = samples_of_record(body) or []
+        except Undecodable:
+            state[:2] = [BAD, record]
+            break
+        for ref, t, value in samples:
+            found = _outcome(table, ref, t, mint)
+            if found == STORED:
+                (bits,) = struct.unpack(">Q", struct.pack(">d", value))
+                rows[at], timestamps[at], values[at] = table[ref][0], t, bits
+                at += 1
+            else:
+                outcome[found] += 1
+    return at
 
 
 def replay_order(rows, count, ends, order):

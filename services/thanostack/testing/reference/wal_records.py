@@ -227,17 +227,24 @@ def _samples_v2(cursor):
     return found
 
 
+def samples_of_record(record):
+    """Return the (ref, t, value) of a samples record of either layout; None for another type.
+
+    Raises:
+        Undecodable: if it is damaged.
+    """
+    decode = {b"\x02": _samples_v1, b"\x0b": _samples_v2}.get(record[:1])
+    return decode and decode(Cursor(record[1:]))
+
+
 def wal_decode_samples(data, bounds, first, refs, times, values, state):
     """Decode the float samples of a batch from record `first` on; return how many samples."""
     found = []
     state[:2] = [DONE, len(bounds) - 1]
     for record in range(first, len(bounds) - 1):
         body = data[bounds[record] : bounds[record + 1]].tobytes()
-        decode = {b"\x02": _samples_v1, b"\x0b": _samples_v2}.get(body[:1])
-        if decode is None:
-            continue
         try:
-            more = found + decode(Cursor(body[1:]))
+            more = found + (samples_of_record(body) or [])
         except Undecodable:
             state[:2] = [BAD, record]
             break
