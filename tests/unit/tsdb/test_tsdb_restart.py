@@ -215,6 +215,20 @@ def test_undecodable_record(tmp_path):
     again.close()
 
 
+def test_undecodable_samples(tmp_path):
+    """The same of a segment that has samples only, which are taken record by record."""
+    writer = WALWriter(tmp_path / "wal")
+    writer.log([one_series(1, "1")])
+    writer.cut_segment()
+    bad = one_sample(1, 11, 12)[:-3]
+    writer.log([one_sample(1, 10), bad, one_sample(1, 13)])
+    writer.close()
+    tsdb = opened(tmp_path)
+    assert expected(["1"], [10]) == samples_of(tsdb)
+    assert tsdb.counters.wal_corruptions == 1
+    tsdb.close()
+
+
 def test_second_references(tmp_path):
     """A series logged under two references is one; neither is given away, and no sample is lost."""
     writer = WALWriter(tmp_path / "wal")
