@@ -35,7 +35,7 @@ class ReplayRefs:
     """
 
     def __init__(self) -> None:
-        self.table = np.zeros(1 << 12, head_replay.REF_DTYPE)
+        self.table = reserve(head_replay.REF_DTYPE, 1 << 12)
         self._known = 0
 
     def add(self, refs: UInt64Array, rows: Int64Array, lasts: Int64Array) -> int:
@@ -56,7 +56,8 @@ class ReplayRefs:
         if needed <= len(self.table):
             return
         used = self.table[self.table["ref"] != 0]
-        self.table = np.zeros(1 << needed.bit_length(), head_replay.REF_DTYPE)
+        # Not of the allocator, which would keep so large an area for good.
+        self.table = reserve(head_replay.REF_DTYPE, 1 << needed.bit_length())
         refs, rows, lasts = (np.ascontiguousarray(used[name]) for name in ("ref", "row", "last_t"))
         head_replay.replay_map_refs(self.table, refs, rows.astype(np.int64), lasts, len(used))
 
