@@ -24,7 +24,7 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from thanostack.runtime import http2_frames as h2
-from thanostack.runtime.dialling import Dial, dial_plain, dial_where_it_leads
+from thanostack.runtime.dialling import Dial, Dialler, dial_plain
 from thanostack.runtime.error_mapping import GrpcCode
 from thanostack.runtime.http2_client import CallEnd, Http2Client, OnEnd
 from thanostack.runtime.http2_frames import ConnectionFailed
@@ -213,7 +213,7 @@ class UnaryChannel:
         dial: Dial = dial_plain,
         refused: Refused | None = None,
     ) -> None:
-        self.address, self._dial = address, dial
+        self.address, self._dialler = address, Dialler(dial, address)
         self._refused = None if refused is None else functools.partial(refused, address)
         scheme = b"http" if dial is dial_plain else b"https"
         self._block = _request_headers(scheme, address, method, timeout_s, encoding)
@@ -306,9 +306,7 @@ class UnaryChannel:
         connection, failure = None, ""
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                connection = await dial_where_it_leads(
-                    self._dial, lambda: _Connection(self._refused), self.address
-                )
+                connection = await self._dialler.connect(lambda: _Connection(self._refused))
         except TimeoutError:
             failure = f"not connected within {CONNECT_TIMEOUT_S:g} s"
         except Exception as error:  # calls wait for an end, whatever went wrong

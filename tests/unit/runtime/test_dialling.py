@@ -1,95 +1,124 @@
-"""Connections to names that lead elsewhere while they are dialled."""
+"""Connections to names that lead elsewhere while they are dialled, and to names without DNS."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 
 import pytest
 
 from thanostack.runtime import dialling
+from thanostack.runtime.dialling import Dialler
 
-OLD, NEW = frozenset({"10.0.0.1"}), frozenset({"10.0.0.2"})
+SILENT, REFUSING, THERE, ALSO_THERE = "10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::4"
+NO_DNS = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+NO_NAME = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+HANGS = object()
 
 
 class Network:
-    """Answers look-ups in turn, the last one for ever; connects where somebody answers.
+    """Look-ups answered in turn, the last one for ever, and peers at some addresses."""
 
-    Args:
-        answers: where the name leads, or the error of its look-up.
-        at: where dials of it go: nobody answers but at `NEW`.
-    """
+    def __init__(self, *answers: object) -> None:
+        self.answers = list(answers)
+        self.dialled: list[str] = []
+        self.n_given_up = 0
 
-    def __init__(self, answers: list[frozenset[str] | OSError], at: list[frozenset[str]]) -> None:
-        self._answers, self._at = answers, at
-        self.dialled: list[frozenset[str]] = []
-        self.given_up = 0
-
-    async def look_up(self, host: str, port: int) -> frozenset[str]:
-        assert (host, port) == ("ingestor-1", 10901)
-        answer = self._answers[0] if len(self._answers) == 1 else self._answers.pop(0)
+    async def getaddrinfo(self, host: str, port: int, **kind: int) -> list[tuple[object, ...]]:
+        assert (host, port, kind) == ("ingestor-1", 10901, {"type": socket.SOCK_STREAM})
+        answer = self.answers[0] if len(self.answers) == 1 else self.answers.pop(0)
+        if answer is HANGS:
+            await asyncio.Event().wait()
         if isinstance(answer, OSError):
             raise answer
-        return answer
+        assert isinstance(answer, tuple)
+        return [(0, 0, 0, "", (address, port)) for address in answer]
 
     async def dial(
-        self, protocol: Callable[[], asyncio.Protocol], address: str
+        self, protocol: Callable[[], asyncio.Protocol], address: str, *, name: str
     ) -> asyncio.BaseTransport:
-        assert address == "ingestor-1:10901"
-        target = self._at[0] if len(self._at) == 1 else self._at.pop(0)
-        self.dialled.append(target)
-        if target == NEW:
-            protocol()
-            return asyncio.Transport()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            self.given_up += 1
-        raise AssertionError
+        assert name == "ingestor-1"
+        self.dialled.append(address)
+        if address == f"{REFUSING}:10901":
+            raise ConnectionRefusedError(address)
+        if address == f"{SILENT}:10901":
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.n_given_up += 1
+        protocol()
+        return asyncio.Transport()
+
+    async def connect(self, dialler: Dialler, timeout_s: float = 5) -> object:
+        asyncio.get_running_loop().getaddrinfo = self.getaddrinfo  # type: ignore[method-assign]
+        async with asyncio.timeout(timeout_s):
+            return await dialler.connect(asyncio.Protocol)
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dialling, "LOOK_UP_AGAIN_S", 0.01)
+    monkeypatch.setattr(dialling, "LOOK_UP_TIMEOUT_S", 0.05)
 
 
-async def dialled(network: Network, monkeypatch: pytest.MonkeyPatch, timeout_s: float) -> object:
-    monkeypatch.setattr(dialling, "_look_up", network.look_up)
-    async with asyncio.timeout(timeout_s):
-        return await dialling.dial_where_it_leads(
-            network.dial, asyncio.Protocol, "ingestor-1:10901"
-        )
-
-
-async def test_a_name_that_leads_elsewhere_is_dialled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_name_that_leads_elsewhere_is_dialled_anew() -> None:
     """Whenever that is, and whatever look-ups fail before; what was dialled before is given up."""
-    answers = [OLD, OLD, OSError("no answer"), OLD, NEW]
-    network = Network(answers, at=[OLD, OLD, NEW])
-    assert isinstance(await dialled(network, monkeypatch, 5), asyncio.Protocol)
-    assert (network.dialled, network.given_up) == ([OLD, OLD, NEW], 2)
+    network = Network((SILENT,), (SILENT,), NO_DNS, NO_NAME, (SILENT,), (ALSO_THERE,))
+    found = await network.connect(Dialler(network.dial, "ingestor-1:10901"))
+    assert isinstance(found, asyncio.Protocol)
+    assert network.dialled == [f"{SILENT}:10901", f"[{ALSO_THERE}]:10901"]
+    assert network.n_given_up == 1
 
 
-async def test_a_name_that_leads_where_it_did_is_dialled_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """But for the first look-up, since the first dial does not tell where it went."""
-    network = Network([OLD], at=[OLD])
+async def test_a_name_that_leads_where_it_did_is_dialled_on() -> None:
+    """In whichever order its addresses come."""
+    network = Network((SILENT, THERE), (THERE, SILENT), (SILENT, THERE))
     with pytest.raises(TimeoutError):
-        await dialled(network, monkeypatch, 0.5)
+        await network.connect(Dialler(network.dial, "ingestor-1:10901"), 0.3)
     await asyncio.sleep(0)
-    assert (network.dialled, network.given_up) == ([OLD, OLD], 2)
+    assert (network.dialled, network.n_given_up) == ([f"{SILENT}:10901"], 1)
+
+
+async def test_addresses_are_dialled_one_after_another() -> None:
+    network = Network((REFUSING, THERE))
+    await network.connect(Dialler(network.dial, "ingestor-1:10901"))
+    assert network.dialled == [f"{REFUSING}:10901", f"{THERE}:10901"]
 
 
 async def test_a_refusal_is_told_at_once() -> None:
-    """Nothing is looked up for it."""
-
-    async def refuse(_: Callable[[], asyncio.Protocol], address: str) -> asyncio.BaseTransport:
-        raise ConnectionRefusedError(address)
-
-    with pytest.raises(ConnectionRefusedError, match="nobody:1"):
-        await dialling.dial_where_it_leads(refuse, asyncio.Protocol, "nobody:1")
+    network = Network((REFUSING,))
+    with pytest.raises(ConnectionRefusedError):
+        await network.connect(Dialler(network.dial, "ingestor-1:10901"))
+    assert network.dialled == [f"{REFUSING}:10901"]
 
 
-async def test_a_name_is_looked_up_as_it_is_dialled() -> None:
-    """By the system's resolver, a number too."""
-    assert await dialling._look_up("127.0.0.1", 1) == frozenset({"127.0.0.1"})
+@pytest.mark.parametrize("answer", [NO_DNS, HANGS], ids=["fails", "hangs"])
+async def test_without_dns_a_peer_is_looked_for_where_it_was(answer: object) -> None:
+    """A process that starts again in its place is there, though nobody knows its name now."""
+    network = Network((THERE,), answer)
+    dialler = Dialler(network.dial, "ingestor-1:10901")
+    for _ in range(2):
+        await network.connect(dialler)
+    assert network.dialled == [f"{THERE}:10901"] * 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"), [(NO_DNS, "Temporary failure"), (HANGS, "ingestor-1: no answer of DNS")]
+)
+async def test_without_dns_a_peer_that_was_never_found_is_not_there(
+    answer: object, text: str
+) -> None:
+    network = Network(answer)
+    with pytest.raises(OSError, match=text):
+        await network.connect(Dialler(network.dial, "ingestor-1:10901"))
+
+
+async def test_a_name_that_is_gone_is_not_looked_for_where_it_was() -> None:
+    """Its address may be another one's by now."""
+    network = Network((THERE,), NO_NAME)
+    dialler = Dialler(network.dial, "ingestor-1:10901")
+    await network.connect(dialler)
+    with pytest.raises(socket.gaierror, match="not known"):
+        await network.connect(dialler)
+    assert network.dialled == [f"{THERE}:10901"]
