@@ -459,7 +459,7 @@ def test_an_operator_that_is_there_before_its_crd(api_server: ApiServer, tmp_pat
         assert process.process is not None
         assert process.process.wait(60) == 1
         *_, last = process.log.read_text().splitlines()
-        assert last.endswith("install the CRD")
+        assert "install the CRD" in last
         process.start()
         apply_crd(kubectl)
         stack.apply(deletionPolicy="Keep")

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import pytest
 import yaml
 from cluster.api_server import ApiServer, running_api_server
-from cluster.fake_kubelet import FakeKubelet, running
+from cluster.fake_kubelet import FakeKubelet, claims_may_grow, running
 from cluster.operators import OperatorProcess, Stack, operator
 from cluster.programs import monitoring_definitions
 from cluster.release import OPERATOR, RELEASE, Release
@@ -196,10 +196,10 @@ def test_volumes_grow_without_the_right_to_ask_their_class(release: Release, sta
     assert told["reason"] == "ExpansionRefused"
     assert "(StorageClass fake) is refused to grow: 403: " in told["message"]
     assert "the storageclass that provisions the pvc must support resize" in told["message"]
-    release.kubectl("patch", "storageclass", "fake", "-p", '{"allowVolumeExpansion":true}')
-    stack.annotate("service", "x-query", some="event")
-    stack.await_condition("VolumesGrown", "True")
-    stack.await_ready()
+    with claims_may_grow(release.kubectl):
+        stack.annotate("service", "x-query", some="event")
+        stack.await_condition("VolumesGrown", "True")
+        stack.await_ready()
 
 
 def test_service_monitors_go_when_they_are_not_asked_for(stack: Stack):

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from cluster.api_server import ApiServer
-from cluster.fake_kubelet import GROWING_CLASS, FakeKubelet, running
+from cluster.fake_kubelet import GROWING_CLASS, FakeKubelet, claims_may_grow, running
 from cluster.fixtures import new_namespace
 from cluster.kubectl import Kubectl
 from cluster.operators import OperatorProcess, Stack, operator
@@ -233,10 +233,9 @@ def test_a_class_that_forbids_it_stops_nothing_else(stack: Stack):
         assert "--log.level=debug" in pod["spec"]["containers"][0]["args"]
     assert set(requests(stack).values()) == {"10Gi"}
     assert reasons(stack).count("Stalled") in (1, 2)  # the fourth claim is told of, too
-    stack.kubectl("patch", "storageclass", "fake", "-p", '{"allowVolumeExpansion":true}')
-    stack.annotate("service", "x-query", some="event")
-    await_grown(stack, "20Gi")
-    stack.kubectl("patch", "storageclass", "fake", "-p", '{"allowVolumeExpansion":false}')
+    with claims_may_grow(stack.kubectl):
+        stack.annotate("service", "x-query", some="event")
+        await_grown(stack, "20Gi")
 
 
 def test_what_a_quota_refuses_is_passed_on(stack: Stack):

@@ -30,6 +30,7 @@ from aiohttp import web
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
+from cluster.kubectl import Kubectl
 from thanostack_operator.kube import KINDS, PODS, ApiError, KubeClient
 from thanostack_operator.manifests.hashrings import config_hash
 from thanostack_operator.manifests.names import (
@@ -372,3 +373,14 @@ def running(kubelet: FakeKubelet) -> Iterator[FakeKubelet]:
         subprocess.run(["ip", "route", "del", *route], check=True)
         if failed:
             raise failed[0]
+
+
+@contextlib.contextmanager
+def claims_may_grow(kubectl: Kubectl) -> Iterator[None]:
+    """Let claims of the default class grow for the time of the block."""
+    patch = ("patch", "storageclass", STORAGE_CLASS, "-p")
+    kubectl(*patch, '{"allowVolumeExpansion":true}')
+    try:
+        yield
+    finally:
+        kubectl(*patch, '{"allowVolumeExpansion":false}')
