@@ -74,6 +74,8 @@ def plan(stack: ThanosStack, observed: Observed, *, operator_version: str) -> Pl
         return _refusal(stack, observed, findings, timers)
     findings.additions = additions_of(stack, targets, observed)
     if stack.spec.paused:
+        for ring in volumes:  # a StatefulSet that is absent is known as replaced when this ends
+            is_replaced(timers, ring.name)
         return _paused(stack, observed, findings, step, timers)
     changes = changes_of(stack, observed, step, scaling, targets, findings.components, timers)
     growth = grow(stack, observed, volumes, step, scaling, changes, timers)

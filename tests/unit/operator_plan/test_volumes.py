@@ -184,14 +184,18 @@ def test_a_ring_that_shrinks_meanwhile_is_made_whole_first():
     assert cluster.drains[f"{SET}-3"] == "drained"
 
 
+@pytest.mark.parametrize("paused", [False, True])
 @pytest.mark.parametrize("policy", ["Keep", "Flush"])
-def test_a_stack_that_is_deleted_meanwhile_leaves_no_pods_behind(policy):
+def test_a_stack_that_is_deleted_meanwhile_leaves_no_pods_behind(policy, paused):
     """Its pods would be nobody's: the StatefulSet is made first, and goes with the stack."""
     cluster = cluster_at_rest(**sized("10Gi"), deletionPolicy=policy)
     change(cluster, **sized("20Gi"), deletionPolicy=policy)
     while cluster.observe().find("StatefulSet", SET) is not None:
         operate(cluster)
         assert cluster.now < 1_700_002_000, "it is never replaced"
+    if paused:
+        change(cluster, **sized("20Gi"), deletionPolicy=policy, paused=True)
+        operate(cluster, 3)
     alive = plan_of(cluster)
     cluster.stack = replace(cluster.stack, deleting=True)
     assert cluster.stack.finalizers
