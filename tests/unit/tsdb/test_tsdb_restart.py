@@ -349,15 +349,19 @@ def test_append_limits(tmp_path):
     assert {"out_of_bounds": 1} == early.rejected
     bound = f"samples are taken from {now - 4000} ms on and up to {now + 1000} ms"
     assert f'out of bounds: {{a="3", job="x"}}, {bound}' == early.example
+    # What is wrong with these is not that the series has newer ones.
+    late, soon = write(tsdb, ["2"], [now - 4001]), write(tsdb, ["2"], [now + 1001])
+    assert f'out of bounds: {{a="2", job="x"}}, {bound}' == late.example
+    assert f'too far in future: {{a="2", job="x"}}, {bound}' == soon.example
     mixed = write(tsdb, ["2"], [now - 3000], 7.0)
     assert {"conflict": 1} == mixed.rejected
     newest = f"its newest sample is of {now - 3000} ms"
     assert f'conflict: {{a="2", job="x"}}, {newest}' == mixed.example
-    assert f'{{a="2", job="x"}}, {newest}' == old.example
+    assert f'{{a="2", job="x"}}, {newest}, {bound}' == old.example
     assert {"out_of_bounds": 1} == write(tsdb, ["4"], [-(1 << 63)]).rejected
     counters = tsdb.stats()
-    assert (1, 2) == (counters.out_of_order_samples, counters.too_far_in_future_samples)
-    assert (3, 1) == (counters.out_of_bound_samples, counters.duplicate_conflicts)
+    assert (1, 3) == (counters.out_of_order_samples, counters.too_far_in_future_samples)
+    assert (4, 1) == (counters.out_of_bound_samples, counters.duplicate_conflicts)
     bad = tsdb.append_and_wait(write_request(({"a": ""}, [(now, 1.0)]), ({"a": "5"}, [(now, 1.0)])))
     assert (1, {"invalid_labels": 1}) == (bad.stored, bad.rejected)
     assert "empty label value" in bad.example

@@ -331,7 +331,7 @@ class ChunksHeadWriter:
         bytes_of = frames[starts[:, None] + np.arange(16, 24)]
         maxt = np.ascontiguousarray(bytes_of).view(">i8")[:, 0].astype(np.int64)
         numbers = refs >> 32
-        # Files rise. Not `np.unique`: it imports numpy's masked arrays, 50 ms and 3 MiB.
+        # Files rise. Not `np.unique`: it imports numpy's masked arrays, 50 ms and 6 MiB.
         for number in range(int(numbers[0]), int(numbers[-1]) + 1):
             file = self._files[number]
             file.maxt = max(file.maxt, int(maxt[numbers == number].max()))

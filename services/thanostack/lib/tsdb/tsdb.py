@@ -22,6 +22,7 @@ import numpy as np
 from thanostack.lib.foundation.clock import Clock, SystemClock
 from thanostack.lib.foundation.errors import NotReady, StorageUnwritable, ThanostackError
 from thanostack.lib.kernels import head_append, label_canonical
+from thanostack.lib.kernels.head_series import NEVER
 from thanostack.lib.model.label_order import merge_series
 from thanostack.lib.model.label_runs import Int64Array, LabelRuns, Uint8Array
 from thanostack.lib.model.queryable import SeriesQuery
@@ -328,7 +329,7 @@ class TSDB:
             result.rejected["invalid_labels"] = unknown or invalid
 
     def _example(self, columns: WriteColumns, outcome: list[int], statuses: Int64Array) -> str:
-        """Return one refused series, why, and what it would have to be newer than."""
+        """Return one refused series, why, and which times it may have."""
         s = outcome[head_append.FIRST_REJECTED]
         if s < 0 and len(statuses) and statuses.any():
             s = int(np.flatnonzero(statuses)[0])
@@ -341,18 +342,21 @@ class TSDB:
             return f"series {s} of the request: {_LABEL_FAULTS.get(fault, 'not made')}"
         if row < 0:
             labels = LabelRuns.of([columns.data[start:stop].tobytes()]).mapping(0)
-            bound = self._span()
         else:
             labels = self.head.labels(np.array([row], np.int32)).mapping(0)
-            bound = f", its newest sample is of {int(self.head.tables.rows['last_t'][row])} ms"
         pairs = ", ".join(f'{name}="{value}"' for name, value in labels.items())
         # With several reasons it is not known which is this series'.
         reasons = [text.replace("_", " ") for v, text in _REASONS.items() if outcome[v]]
         reason = f"{reasons[0]}: " if len(reasons) == 1 else ""
+        is_late = outcome[head_append.OUT_OF_ORDER] or outcome[head_append.CONFLICT]
+        newest = int(self.head.tables.rows["last_t"][row]) if row >= 0 and is_late else NEVER
+        bound = f", its newest sample is of {newest} ms" if newest > NEVER else ""
+        if row < 0 or outcome[head_append.OUT_OF_BOUNDS] or outcome[head_append.TOO_FAR]:
+            bound += self._span()
         return f"{reason}{{{pairs}}}{bound}"
 
     def _span(self) -> str:
-        """Return which times a new series may have, in words; a bound that is none is left out."""
+        """Return which times any series may have, in words; a bound that is none is left out."""
         earliest, bounds = self._earliest(), []
         if earliest > -(1 << 63):
             bounds.append(f"from {earliest} ms on")
