@@ -134,11 +134,25 @@ def _in_service(
     if not isinstance(item, dict):
         return
     words = {
-        ours: shlex.split(given) if isinstance(given, str) else given
-        for ours, given in (("command", item.get("entrypoint")), ("args", item.get("command")))
+        ours: _split(item.get(key), f"{where}: service {name}: {key}")
+        for ours, key in (("command", "entrypoint"), ("args", "command"))
     }
     container = {"name": name, "image": item.get("image"), **words}
     yield from _in_container(container, where, components)
+
+
+def _split(given: Any, where: str) -> list[Any]:
+    """Return the words of a compose command, which is a list, or text that is split as by a shell.
+
+    Raises:
+        SettingsInvalid: if a quote is open.
+    """
+    if given is None or isinstance(given, list):
+        return given or []
+    try:
+        return shlex.split(str(given))
+    except ValueError as error:
+        raise SettingsInvalid(f"{where}: {error}: {given}") from error
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:

@@ -187,6 +187,7 @@ services:
     entrypoint: /bin/thanos
     command: query --endpoint='receive:10901' --query.nothing
   grafana: {image: grafana/grafana, command: null}
+  sleep: {image: busybox, command: 5}
 """
     )
     assert code == 1
@@ -203,6 +204,11 @@ services:
         (["-f", "/nowhere"], "", "cannot read /nowhere"),
         ([], "kind: Pod\nspec: {containers: [{image: x}]}", "no Thanos command line found"),
         ([], "a: {{ .Values.x }}\n  b", "render templates first"),
+        (
+            [],
+            "services: {a: {image: thanos, command: receive --label=x='}}",
+            "standard input: service a: command: No closing quotation: receive --label=x='",
+        ),
         (["--"], "", "nothing after --"),
         (["--colour=red"], "", "unrecognized arguments"),
         (["--output=xml"], "", "invalid choice"),
