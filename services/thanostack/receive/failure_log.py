@@ -11,6 +11,7 @@ and tenant says that some are, as senders' logs are often somebody else's.
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -26,7 +27,7 @@ KINDS_MAX: Final = 4096
 
 
 class FailureLog:
-    """Says and counts failures of writes; used from one thread.
+    """Says and counts failures of writes, from any thread.
 
     Args:
         log: where lines go.
@@ -38,6 +39,7 @@ class FailureLog:
         self, log: Logger, failures: Counter, monotonic_s: Callable[[], float] = time.monotonic
     ) -> None:
         self._log, self._failures, self._monotonic_s = log, failures, monotonic_s
+        self._lock = threading.Lock()
         # Bound: KINDS_MAX.
         self._said: dict[str, float] = {}
         self._unsaid: dict[str, int] = {}
@@ -69,12 +71,13 @@ class FailureLog:
     def _due(self, kind: str) -> dict[str, int] | None:
         """Return what to add to a line of this kind, None if it is too early for one."""
         now = self._monotonic_s()
-        if now - self._said.get(kind, -math.inf) < INTERVAL_S:
-            self._unsaid[kind] = self._unsaid.get(kind, 0) + 1
-            return None
-        if len(self._said) >= KINDS_MAX:  # a router's tenants are whatever it is sent
-            self._said.clear()
-            self._unsaid.clear()
-        self._said[kind] = now
-        unsaid = self._unsaid.pop(kind, 0)
+        with self._lock:
+            if now - self._said.get(kind, -math.inf) < INTERVAL_S:
+                self._unsaid[kind] = self._unsaid.get(kind, 0) + 1
+                return None
+            if len(self._said) >= KINDS_MAX:  # a router's tenants are whatever it is sent
+                self._said.clear()
+                self._unsaid.clear()
+            self._said[kind] = now
+            unsaid = self._unsaid.pop(kind, 0)
         return {"more_since": unsaid} if unsaid else {}

@@ -27,11 +27,13 @@ from thanostack.lib.foundation.errors import NotReady
 from thanostack.lib.foundation.ids import Tenant
 from thanostack.lib.model.label_runs import Uint8Array
 from thanostack.lib.remotewrite.split import replica_of, tenants_of
+from thanostack.receive.failure_log import FailureLog
 from thanostack.receive.metrics import ReceiveMetrics
 from thanostack.receive.router import Router
 from thanostack.receive.service import Outcome, WriteService
 from thanostack.runtime.error_mapping import remote_write_status
 from thanostack.runtime.grpc_call import CallContext, Handlers, ServerStream, Unary
+from thanostack.runtime.logs import Logger
 from thanostack.runtime.probes import Probes
 
 if TYPE_CHECKING:  # for those who are asked only
@@ -80,6 +82,7 @@ class ReceiveServicer:
         stores: returns what answers the StoreAPI.
         metrics: told about every request.
         probes: until ready, writes are answered Unavailable.
+        log: told that samples are refused, which a router does not say.
     """
 
     def __init__(
@@ -89,9 +92,11 @@ class ReceiveServicer:
         *,
         metrics: ReceiveMetrics,
         probes: Probes,
+        log: Logger,
     ) -> None:
         self._write, self._stores = write, stores
         self._metrics, self._probes = metrics, probes
+        self._failures = FailureLog(log, metrics.failed)
 
     def handlers(self) -> Handlers:
         """Return the methods by full name."""
@@ -121,6 +126,8 @@ class ReceiveServicer:
         outcome = self._write(np.frombuffer(request, np.uint8))
         error = outcome.error()
         self._metrics.observe(outcome, 200 if error is None else remote_write_status(error))
+        for tenant, reasons in outcome.refusals():
+            self._failures.refused(tenant, reasons)
         if error is not None:
             raise error
         return _EMPTY_ANSWER

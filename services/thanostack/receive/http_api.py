@@ -237,9 +237,8 @@ class WriteAPI:
         error = outcome.error()
         if error is not None and answer.status >= 500:
             self._failures.add(request.tenant, error)
-        for tenant, _, result in outcome.parts:
-            if not isinstance(result, Exception) and result.rejected:
-                self._failures.refused(tenant, result.rejected)
+        for tenant, reasons in outcome.refusals():
+            self._failures.refused(tenant, reasons)
         return answer
 
     def _failed(self, request: _Request, error: Exception) -> Answer:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -91,6 +91,12 @@ class Outcome:
         for result in self.results:
             total.update(result.rejected)
         return total
+
+    def refusals(self) -> Iterator[tuple[Tenant, Mapping[str, int]]]:
+        """Yield whose samples were refused here, and how many of them for each reason."""
+        for tenant, _, result in self.parts:
+            if not isinstance(result, Exception) and result.rejected:
+                yield tenant, result.rejected
 
     def error(self) -> Exception | None:
         """Return the failure that speaks for the request, None if all was stored."""

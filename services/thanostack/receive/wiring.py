@@ -283,6 +283,7 @@ class Receiver:
             lambda: self.stores,
             metrics=self._metrics,
             probes=self._process.probes,
+            log=self._process.log,
         )
         handlers = servicer.handlers()
         # A compressed request is held twice.

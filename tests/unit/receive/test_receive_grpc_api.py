@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import structlog
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from thanostack.lib.foundation.errors import (
     InvalidInput,
@@ -50,6 +51,7 @@ class Ingestor:
             lambda: StoreServer(lambda: self.stores),
             metrics=ReceiveMetrics(registry, inflight_bytes_max=1),
             probes=self.probes,
+            log=structlog.get_logger(),
         ).handlers()
 
     def write(self, request):
@@ -156,9 +158,12 @@ def test_refused_samples_are_already_exists(ingestor):
     """A conflict names its reasons; the rest is stored, a repetition is success."""
     ingestor.write(old_request("a", (5, 1.0)))
     ingestor.write(old_request("a", (5, 1.0)))
-    with pytest.raises(SampleRejected, match="out_of_order: 1; 1 of 2 samples") as caught:
+    refused = pytest.raises(SampleRejected, match="out_of_order: 1; 1 of 2 samples")
+    with capture_logs() as lines, refused as caught:
         ingestor.write(old_request("a", (4, 1.0), (6, 1.0)))
     assert grpc_code(caught.value) is GrpcCode.ALREADY_EXISTS
+    said = [(line["event"], line["tenant"], line["reasons"]) for line in lines]
+    assert said == [("samples are refused", "a", "out_of_order: 1")]
 
 
 @pytest.mark.parametrize(
