@@ -20,7 +20,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,9 @@ from thanostack.runtime.tls_listener import TLSListener
 from thanostack.runtime.tls_ports import ServerTLS
 
 _BACKLOG: Final = 1024
+# How long a host whose call was given back is grpcio's, and how many hosts are known.
+_BACK_S: Final = 10.0
+_GIVEN_BACK_MAX: Final = 1024
 _LAST_WORDS_S: Final = 1.0
 
 
@@ -104,6 +109,8 @@ class Front:
         self._limits = limits or FrontLimits()
         handlers = service.handlers.items()
         self._queued = frozenset(name.encode() for name, kind in handlers if kind.is_queued)
+        # When a client of a host was last given back. Bound: _GIVEN_BACK_MAX.
+        self._given_back: dict[str, float] = {}
         self._waiting: set[_Undecided] = set()
         self._ours: set[Http2ServerProtocol] = set()
         self._splices: set[Splice] = set()
@@ -134,7 +141,7 @@ class Front:
         self._server = await loop.create_server(self._undecided, sock=self._bound, backlog=_BACKLOG)
 
     def _undecided(self) -> _Undecided:
-        return _Undecided(self, self._limits, Handshake(self._queued))
+        return _Undecided(self, self._limits)
 
     def stop_accepting(self) -> None:
         """Close the port, and ask clients of our own side to finish and leave."""
@@ -173,6 +180,20 @@ class Front:
         """Return whether one more client may connect."""
         return sum(self.n_by_route().values()) < self._limits.connections_max
 
+    def handshake(self, transport: asyncio.Transport) -> Handshake:
+        """Return the handshake of a new connection: writes are ours unless its host was given back.
+
+        Whose call was given back repeats it on the next connection, and once only. By then other
+        calls of its own, or of those whose calls a proxy joins, may come before it there.
+        """
+        is_back = time.monotonic() - self._given_back.get(_host(transport), -math.inf) < _BACK_S
+        return Handshake(frozenset() if is_back else self._queued)
+
+    def _note_given_back(self, host: str) -> None:
+        if len(self._given_back) >= _GIVEN_BACK_MAX:
+            self._given_back.clear()
+        self._given_back[host] = time.monotonic()
+
     def joined(self, undecided: _Undecided) -> None:
         """Note a new connection."""
         self._waiting.add(undecided)
@@ -184,7 +205,10 @@ class Front:
     def give(self, transport: asyncio.Transport, handshake: Handshake) -> None:
         """Give a connection to the server that its first request chose."""
         if handshake.route is Route.OURS:
-            protocol = Http2ServerProtocol(self._service, _address(transport))
+            host = _host(transport)
+            protocol = Http2ServerProtocol(
+                self._service, _address(transport), lambda: self._note_given_back(host)
+            )
             protocol.when_closed(self._ours.discard)
             self._ours.add(protocol)
             protocol.take_over(transport, handshake.held)
@@ -232,8 +256,9 @@ class Front:
 class _Undecided(asyncio.Protocol):
     """A connection in its handshake."""
 
-    def __init__(self, front: Front, limits: FrontLimits, handshake: Handshake) -> None:
-        self._front, self._limits, self._handshake = front, limits, handshake
+    def __init__(self, front: Front, limits: FrontLimits) -> None:
+        self._front, self._limits = front, limits
+        self._handshake: Handshake  # from `connection_made` on
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_greeted = False
@@ -244,6 +269,7 @@ class _Undecided(asyncio.Protocol):
             self._transport.abort()
             return
         _tune(self._transport)
+        self._handshake = self._front.handshake(self._transport)
         self._front.joined(self)
         self._restart_timer(self._limits.handshake_timeout_s)
 
@@ -309,6 +335,11 @@ def _tune(transport: asyncio.Transport) -> None:
     if connected is not None:
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _host(transport: asyncio.Transport) -> str:
+    name = transport.get_extra_info("peername")
+    return str(name[0]) if name else "unknown"
 
 
 def _address(transport: asyncio.Transport) -> str:

@@ -7,8 +7,8 @@
 Serves unary and server-streaming methods; requests may be compressed with snappy (framed) or gzip,
 or not at all; answers are not compressed. What only grpcio serves (client streaming and so
 reflection, watching health, deflate) is given back: the client is asked to connect again, and told
-that this call was not looked at. It repeats the call then, as clients of gRPC do by themselves, and
-as the first of a connection the call is grpcio's.
+that this call was not looked at. It repeats the call then, as clients of gRPC do by themselves and
+once, and the next connections from its host are grpcio's, whatever they begin with (`grpc_front`).
 
 What is bounded: a message (`message_bytes_max`, before and after decompression), all requests that
 are held at once in the process (`ByteBudget`), the time in which a request must be complete, the
@@ -62,10 +62,11 @@ class Http2ServerProtocol(asyncio.Protocol):
     Args:
         service: what it shares with others.
         peer: the client's address.
+        given_back: called when a call is.
     """
 
-    def __init__(self, service: Http2Service, peer: str) -> None:
-        self._service, self._peer = service, peer
+    def __init__(self, service: Http2Service, peer: str, given_back: Callable[[], None]) -> None:
+        self._service, self._peer, self._given_back = service, peer, given_back
         self._loop = asyncio.get_running_loop()
         self._connection = Http2Connection(self)
         self._ok_trailers = h2.encode_headers([(b"grpc-status", b"0"), *service.trailers])
@@ -217,6 +218,7 @@ class Http2ServerProtocol(asyncio.Protocol):
         encoding = fields.get(b"grpc-encoding", b"identity")
         if self._is_for_grpcio(method, encoding):
             self._is_leaving = True
+            self._given_back()
             self._connection.give_back(stream_id)
             return
         call = Http2Call(method, context, encoding, time.monotonic())

@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
+from thanostack.runtime import grpc_front
 from thanostack.runtime.grpc_call import CallContext, ServerStream, Unary
 from thanostack.runtime.grpc_server import GrpcServer
 from thanostack.testing.h2_client import H2Client
@@ -147,6 +148,25 @@ async def test_calls_that_are_open_are_answered_behind_one_that_is_given_back(
         GATE.set()
         assert (await slow).messages == [b"slow"]
         await asyncio.wait_for(client.closed.wait(), 10)
+
+
+@pytest.mark.parametrize(("back_s", "served_by"), [(3600.0, "grpcio"), (0.0, "ours")])
+async def test_the_next_connections_of_a_host_that_was_given_back_are_grpcios(
+    server: GrpcServer, monkeypatch: pytest.MonkeyPatch, back_s: float, served_by: str
+) -> None:
+    """A call is repeated once, and a write may be the first of the connection it comes on."""
+    monkeypatch.setattr(grpc_front, "_BACK_S", back_s)
+    async with H2Client(server.port) as client:
+        assert (await client.call(WRITE, b"x", encoding=None)).messages == [b"x"]
+        client.begin(REFLECTION, None)
+        await asyncio.wait_for(client.closed.wait(), 10)
+    await eventually(lambda: not any(server.n_connections.values()))
+    async with H2Client(server.port) as client:
+        assert (await client.call(WRITE, b"y", encoding=None)).messages == [b"y"]
+        assert server.n_connections == {"undecided": 0, "ours": 0, "grpcio": 0} | {served_by: 1}
+    async with H2Client(server.port) as client:
+        assert (await client.call(WRITE, b"z")).messages == [b"z"]
+        assert server.n_connections["ours"] > 0, "grpcio knows no snappy"
 
 
 async def test_what_no_side_can_serve_is_said(server: GrpcServer) -> None:
