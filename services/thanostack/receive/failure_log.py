@@ -5,7 +5,8 @@ the next line says how many they were. A kind is a class of errors, so there are
 said: each may be another one.
 
 Samples that are refused are the sender's fault, and its answer says which; here one line a minute
-and tenant says that some are, as senders' logs are often somebody else's.
+and tenant says that some are, as senders' logs are often somebody else's. Tenants are whatever
+senders name: beyond KINDS_MAX in a minute no more are said.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class FailureLog:
     ) -> None:
         self._log, self._failures, self._monotonic_s = log, failures, monotonic_s
         self._lock = threading.Lock()
-        # Bound: KINDS_MAX.
+        # Bound: KINDS_MAX, and the classes of errors; the one said longest ago comes first.
         self._said: dict[str, float] = {}
         self._unsaid: dict[str, int] = {}
 
@@ -63,21 +64,30 @@ class FailureLog:
             tenant: whose.
             reasons: of the refusals, with the number of samples.
         """
-        more = self._due(f"refused {tenant}")
+        more = self._due(f"refused {tenant}", is_of_many=True)
         if more is not None:
             text = ", ".join(f"{reason}: {n}" for reason, n in sorted(reasons.items()))
             self._log.warning("samples are refused", tenant=tenant, reasons=text, **more)
 
-    def _due(self, kind: str) -> dict[str, int] | None:
-        """Return what to add to a line of this kind, None if it is too early for one."""
+    def _due(self, kind: str, *, is_of_many: bool = False) -> dict[str, int] | None:
+        """Return what to add to a line of this kind, None if it is too early for one.
+
+        Args:
+            kind: of failure.
+            is_of_many: of as many as senders like, so that some are not said if there are too many.
+        """
         now = self._monotonic_s()
         with self._lock:
             if now - self._said.get(kind, -math.inf) < INTERVAL_S:
                 self._unsaid[kind] = self._unsaid.get(kind, 0) + 1
                 return None
-            if len(self._said) >= KINDS_MAX:  # a router's tenants are whatever it is sent
-                self._said.clear()
-                self._unsaid.clear()
-            self._said[kind] = now
             unsaid = self._unsaid.pop(kind, 0)
+            self._said.pop(kind, None)
+            if is_of_many and len(self._said) >= KINDS_MAX:
+                oldest = next(iter(self._said))
+                if now - self._said[oldest] < INTERVAL_S:
+                    return None
+                del self._said[oldest]
+                self._unsaid.pop(oldest, None)
+            self._said[kind] = now
         return {"more_since": unsaid} if unsaid else {}

@@ -6,7 +6,7 @@ from structlog.testing import capture_logs
 
 from thanostack.lib.foundation.clock import ManualClock
 from thanostack.lib.foundation.errors import NotReady, StorageUnwritable
-from thanostack.receive.failure_log import FailureLog
+from thanostack.receive.failure_log import KINDS_MAX, FailureLog
 from thanostack.receive.metrics import ReceiveMetrics
 
 
@@ -71,3 +71,17 @@ def test_refused_samples_are_said_once_a_minute_and_tenant():
     both = "conflict: 1, out_of_order: 3"
     assert [("a", both, 0), ("b", both, 0), ("a", "conflict: 1", 1)] == said
     assert world.count("SampleRejected") is None
+
+
+def test_more_tenants_than_are_known_do_not_fill_the_log():
+    """Each was said anew once all were forgotten; errors are said whatever tenants there are."""
+    world = World()
+    with capture_logs() as lines:
+        for tenant in [f"t{n}" for n in range(KINDS_MAX + 100)] * 2:
+            world.failures.refused(tenant, {"conflict": 1})
+    assert len(lines) == KINDS_MAX
+    assert world.add(StorageUnwritable("full")) == [0]
+    world.clock.advance(60_000)
+    with capture_logs() as lines:
+        world.failures.refused("another", {"conflict": 1})
+    assert len(lines) == 1
