@@ -99,7 +99,9 @@ async def _load_access() -> None:
 
 
 def _is_any_there(places: str) -> bool:
-    return any(Path(place).expanduser().is_file() for place in places.split(os.pathsep) if place)
+    found = [Path(place).expanduser() for place in places.split(os.pathsep) if place]
+    # A pipe is what a shell gives for `KUBECONFIG=<(command)`.
+    return any(place.is_file() or place.is_fifo() for place in found)
 
 
 async def _run(settings: Settings) -> int:

@@ -62,3 +62,14 @@ def test_kubeconfig_may_name_several_files(plan, tmp_path):
     """One of them is enough; the client took the whole for one name, and for a pod's life."""
     several = os.pathsep.join((str(tmp_path / "none"), str(tmp_path / "cluster.yaml")))
     assert "127.0.0.1:1" in plan(tmp_path / "cr.yaml", several)
+
+
+def test_kubeconfig_may_be_a_pipe(plan, tmp_path):
+    """As of a command that has it from a vault; it was no file."""
+    reads, writes = os.pipe()
+    os.write(writes, CLUSTER.encode())
+    os.close(writes)
+    try:
+        assert "127.0.0.1:1" in plan(tmp_path / "cr.yaml", f"/dev/fd/{reads}")
+    finally:
+        os.close(reads)
