@@ -17,6 +17,7 @@ from thanostack.lib.model.queryable import SeriesQuery
 from thanostack.lib.tsdb.lock_file import LockFile
 from thanostack.lib.tsdb.maintenance import Maintenance
 from thanostack.lib.wal.records import (
+    RecordType,
     SampleColumns,
     encode_samples_record,
     encode_series_record,
@@ -216,16 +217,19 @@ def test_undecodable_record(tmp_path):
 
 
 def test_undecodable_samples(tmp_path):
-    """The same of a segment that has samples only, which are taken record by record."""
+    """The same of a segment without series, which is taken record by record, and counted so."""
     writer = WALWriter(tmp_path / "wal")
     writer.log([one_series(1, "1")])
     writer.cut_segment()
     bad = one_sample(1, 11, 12)[:-3]
-    writer.log([one_sample(1, 10), bad, one_sample(1, 13)])
+    histogram = bytes([RecordType.HISTOGRAMS])
+    writer.log([one_sample(1, 10), histogram, bad, histogram, one_sample(1, 13)])
     writer.close()
-    tsdb = opened(tmp_path)
+    reports = Reports()
+    tsdb = opened(tmp_path, reports=reports)
     assert expected(["1"], [10]) == samples_of(tsdb)
     assert tsdb.counters.wal_corruptions == 1
+    assert ("the log has native histograms, which are not read yet", {"records": 1}) in reports
     tsdb.close()
 
 

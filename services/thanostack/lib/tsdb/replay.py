@@ -135,8 +135,13 @@ class Replay:
         counts = count_types(batch)
         if counts[RecordType.SERIES]:
             self._series(self._checked_series(batch))
-        self._samples.take(batch)
-        self.summary.unreadable_records += sum(int(counts[kind]) for kind in _HISTOGRAM_RECORDS)
+        try:
+            self._samples.take(batch)
+        except WALCorrupt as damage:
+            counts = count_types(_records_before(batch, damage))
+            raise
+        finally:
+            self.summary.unreadable_records += sum(int(counts[kind]) for kind in _HISTOGRAM_RECORDS)
 
     def _checked_series(self, batch: RecordBatch) -> SeriesColumns:
         """Return the series of a batch whose samples decode too: no series without its record."""
@@ -144,8 +149,7 @@ class Replay:
             decode_samples(batch, self._scratch)
             return decode_series(batch, self._scratch)
         except WALCorrupt as damage:
-            good = int(np.searchsorted(batch.positions, damage.offset))
-            self._take(_first_records(batch, good))
+            self._take(_records_before(batch, damage))
             raise
 
     def _series(self, columns: SeriesColumns) -> None:
@@ -214,7 +218,8 @@ class Replay:
             )
 
 
-def _first_records(batch: RecordBatch, count: int) -> RecordBatch:
+def _records_before(batch: RecordBatch, damage: WALCorrupt) -> RecordBatch:
+    count = int(np.searchsorted(batch.positions, damage.offset))
     return RecordBatch(
         batch.data, batch.bounds[: count + 1], batch.segment, batch.positions[:count], batch.path
     )
