@@ -6,6 +6,7 @@ StatefulSets adopts them again. Volumes are a fake driver's.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import time
@@ -67,7 +68,7 @@ def pods(stack: Stack) -> dict[str, Any]:
         pod["metadata"]["name"]: (
             pod["metadata"]["uid"],
             pod["metadata"]["labels"].get("controller-revision-hash"),
-            [status["restartCount"] for status in pod["status"]["containerStatuses"]],
+            [it["restartCount"] for it in dig(pod, "status", "containerStatuses", default=[])],
         )
         for pod in stack.items("pods")
     }
@@ -96,6 +97,18 @@ def reasons(stack: Stack) -> list[str]:
                       "--sort-by=.metadata.creationTimestamp")
     )["items"]  # fmt: skip
     return [event["reason"] for event in found]
+
+
+@contextlib.contextmanager
+def no_sets_made(stack: Stack) -> Iterator[None]:
+    """Have StatefulSets refused for the time of the block: one that goes stays away."""
+    here = f"--namespace={stack.namespace}"
+    stack.kubectl("create", "quota", "no-sets", "--hard=count/statefulsets.apps=0", here)
+    try:
+        stack.until("the quota", lambda: dig(stack.get("quota", "no-sets"), "status", "used"))
+        yield
+    finally:
+        stack.kubectl("delete", "quota", "no-sets", here)
 
 
 def await_grown(stack: Stack, size: str) -> None:
@@ -193,9 +206,10 @@ def test_an_operator_that_is_killed_at_any_moment_is_followed(
         "the set is gone": lambda: stack.get("statefulset", SET) is None,
         "it is made anew": lambda: template_size(stack) == "20Gi",
     }[moment]
-    stack.apply(**sized("20Gi"))
-    stack.until(moment, has_come)
-    process.stop(signal.SIGKILL)
+    with no_sets_made(stack) if moment == "the set is gone" else contextlib.nullcontext():
+        stack.apply(**sized("20Gi"))
+        stack.until(moment, has_come)
+        process.stop(signal.SIGKILL)
     process.start()
     await_grown(stack, "20Gi")
     assert pods(stack) == before
@@ -206,10 +220,11 @@ def test_a_stack_that_is_deleted_while_the_set_is_gone_leaves_no_pods(
 ):
     stack.apply(**sized("10Gi"), deletionPolicy="Keep")
     stack.await_ready()
-    stack.apply(**sized("20Gi"), deletionPolicy="Keep")
-    stack.until("the moment", lambda: stack.get("statefulset", SET) is None)
-    process.stop(signal.SIGKILL)
-    stack.kubectl("delete", "tstk", "x", f"--namespace={stack.namespace}", "--wait=false")
+    with no_sets_made(stack):
+        stack.apply(**sized("20Gi"), deletionPolicy="Keep")
+        stack.until("the moment", lambda: stack.get("statefulset", SET) is None)
+        process.stop(signal.SIGKILL)
+        stack.kubectl("delete", "tstk", "x", f"--namespace={stack.namespace}", "--wait=false")
     process.start()
     stack.until("no pods", lambda: not stack.items("pods"))
     stack.apply(deletionPolicy="Keep")  # for the fixture to delete
