@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -26,6 +27,7 @@ from thanostack.receive import fan_out
 from thanostack.receive.service import WriteService
 from thanostack.runtime.error_mapping import GrpcCode
 from thanostack.runtime.http2_client import OK_END, CallEnd
+from thanostack.testing.polling import eventually
 from thanostack.testing.ring_nodes import Cluster
 from thanostack.testing.write_storage import RememberingStorage, write_request, write_request_v2
 
@@ -193,18 +195,17 @@ async def test_the_text_names_nodes_reasons_and_counts():
 
 async def test_a_silent_node_costs_nothing_once_there_is_a_quorum():
     """It is not waited for; its forwards go on until the timeout."""
-    cluster = Cluster(NODES[:3], replication_factor=3, timeout_s=0.3)
+    cluster = Cluster(NODES[:3], replication_factor=3, timeout_s=2)
     silent = cluster.nodes[NODES[2]]
     silent.says = None
     begun = time.monotonic()
     outcome = await write(cluster)
     assert outcome.error() is None
-    assert time.monotonic() - begun < 0.25
+    assert time.monotonic() - begun < 1.5
     assert silent.silent
     assert cluster.value("thanos_receive_forward_requests_total", result="error") == 0
-    await asyncio.sleep(0.5)
-    failed = cluster.value("thanos_receive_forward_requests_total", result="error")
-    assert len(silent.silent) == failed
+    failed = functools.partial(cluster.value, "thanos_receive_forward_requests_total")
+    await eventually(lambda: failed(result="error") == len(silent.silent), within_s=20)
 
 
 async def test_a_timeout_is_a_reason_to_send_again():

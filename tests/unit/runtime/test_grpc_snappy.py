@@ -387,7 +387,7 @@ async def test_idle_clients_are_kept_alive_and_then_asked_to_leave(service: Serv
 
 async def test_slow_handshakes_and_surplus_connections_are_closed(service: Service) -> None:
     """Who says nothing, or comes when all places are taken, is shown the door."""
-    limits = FrontLimits(connections_max=2, handshake_timeout_s=0.3)
+    limits = FrontLimits(connections_max=2, handshake_timeout_s=2)
     server = make(service, front=limits)
     await server.start()
     silent = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(2)]
@@ -397,9 +397,9 @@ async def test_slow_handshakes_and_surplus_connections_are_closed(service: Servi
     started = time.monotonic()
     with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
         await reader.readexactly(1)
-    assert time.monotonic() - started < 0.25
+    assert time.monotonic() - started < 1.5
     for quiet, _ in silent:
-        assert await asyncio.wait_for(quiet.read(), 3) == b""
+        assert await asyncio.wait_for(quiet.read(), 10) == b""
     assert time.monotonic() - started > 0.2
     for _, used in [*silent, (reader, writer)]:
         used.close()
