@@ -18,13 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from thanostack.lib.foundation.errors import InvalidInput
-
-if TYPE_CHECKING:  # most processes are given no YAML
-    from thanostack.lib.foundation.strict_yaml import Node
+from thanostack.lib.foundation.strict_yaml import Node, parse_yaml
 
 DEFAULT_QUERY: Final = "sum(prometheus_tsdb_head_series) by (tenant)"
 REQUEST_LIMITS: Final = ("size_bytes_limit", "series_limit", "samples_limit")
@@ -106,10 +104,6 @@ def parse_limits(data: bytes) -> LimitsFile:
     Raises:
         InvalidInput: if it is no such file; the text names the line.
     """
-    if not data:  # YAML is not imported for nothing
-        return LimitsFile()
-    from thanostack.lib.foundation.strict_yaml import parse_yaml
-
     root = parse_yaml(data).fields("receive.RootLimitsConfig", ("write",))
     write = _fields(root, "write", "receive.WriteLimitsConfig", ("global", "default", "tenants"))
     settings = _fields(write, "global", "receive.GlobalLimitsConfig", _GLOBAL)

@@ -25,14 +25,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from thanostack.lib.foundation.errors import InvalidInput
+from thanostack.lib.foundation.strict_yaml import Node, parse_yaml
 from thanostack.lib.foundation.units import parse_model_duration
 from thanostack.receive.limits_file import Layer, request_layer
-
-if TYPE_CHECKING:  # most processes are given no YAML
-    from thanostack.lib.foundation.strict_yaml import Node
 
 _COUNTS: Final = (
     "head_series_limit", "label_names_limit", "label_name_length_limit", "label_value_length_limit",
@@ -60,10 +58,6 @@ def parse_overrides(data: bytes) -> Overrides:
     Raises:
         InvalidInput: if it is no such file, or asks for what is not offered; with the line.
     """
-    if not data:  # YAML is not imported for nothing
-        return Overrides()
-    from thanostack.lib.foundation.strict_yaml import parse_yaml
-
     root = parse_yaml(data).fields("overrides", ("default", "tenants"))
     tenants = root["tenants"].entries("tenants") if "tenants" in root else {}
     return Overrides(

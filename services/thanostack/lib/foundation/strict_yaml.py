@@ -19,11 +19,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final
-
-import yaml
+from typing import TYPE_CHECKING, Any, Final
 
 from thanostack.lib.foundation.errors import InvalidInput
+
+if TYPE_CHECKING:  # imported by the first text that is not empty: most processes are given none
+    import yaml
 
 _NULL: Final = "tag:yaml.org,2002:null"
 _INTEGER: Final = "tag:yaml.org,2002:int"
@@ -51,6 +52,11 @@ class Node:
     def is_null(self) -> bool:
         """Return whether nothing is there."""
         return self.raw is None or self.raw.tag == _NULL
+
+    def _value(self, shape: str) -> Any:
+        """Return what a `scalar`, `sequence` or `mapping` holds, None if it is none."""
+        raw = self.raw
+        return raw.value if raw is not None and getattr(raw, "id", "") == shape else None
 
     def error(self, message: str) -> InvalidInput:
         """Return an error that names the line, worded as the Go library's."""
@@ -91,13 +97,15 @@ class Node:
     def _pairs(self, kind: str) -> list[tuple[Node, Node]]:
         if self.is_null:
             return []
-        if not isinstance(self.raw, yaml.MappingNode):
+        pairs = self._value("mapping")
+        if pairs is None:
             raise self._mismatch(kind)
-        own = [(Node(name), Node(value)) for name, value in self.raw.value if name.tag != _MERGE]
+        own = [(Node(name), Node(value)) for name, value in pairs if name.tag != _MERGE]
         names = {name.text() for name, _ in own}
-        for name, value in self.raw.value:
+        for name, value in pairs:
             if name.tag == _MERGE:
-                sources = value.value if isinstance(value, yaml.SequenceNode) else [value]
+                listed = Node(value)._value("sequence")
+                sources = [value] if listed is None else listed
                 for pair in (pair for source in sources for pair in Node(source)._pairs(kind)):
                     if pair[0].text() not in names:
                         names.add(pair[0].text())
@@ -112,9 +120,10 @@ class Node:
         """
         if self.is_null:
             return []
-        if not isinstance(self.raw, yaml.SequenceNode):
+        items = self._value("sequence")
+        if items is None:
             raise self._mismatch(kind)
-        return [Node(item) for item in self.raw.value]
+        return [Node(item) for item in items]
 
     def text(self) -> str:
         """Return a scalar as it is written; "" for nothing.
@@ -124,9 +133,10 @@ class Node:
         """
         if self.is_null:
             return ""
-        if not isinstance(self.raw, yaml.ScalarNode):
+        value = self._value("scalar")
+        if value is None:
             raise self._mismatch("string")
-        value = str(self.raw.value)
+        value = str(value)
         if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
             raise self.error("half of a surrogate pair is no character")
         return value
@@ -161,16 +171,17 @@ class Node:
         return str(self.raw.value).lower() in {"true", "yes", "on"}
 
     def _number(self) -> int | None:
-        if not isinstance(self.raw, yaml.ScalarNode):
+        value = self._value("scalar")
+        if self.raw is None or value is None:
             return None
-        plain = str(self.raw.value).replace("_", "")
+        plain = str(value).replace("_", "")
         digits = plain.lstrip("+-")
         try:
             if self.raw.tag == _INTEGER:
                 is_octal = len(digits) > 1 and digits[0] == "0" and digits.isdigit()
                 return int(plain, 8 if is_octal else 0)
             # Go's library takes 1e6 for a number, and a whole one where one is wanted.
-            if self.raw.style is None and _FLOAT.fullmatch(plain):
+            if getattr(self.raw, "style", "") is None and _FLOAT.fullmatch(plain):
                 return int(float(plain))
         except (ValueError, OverflowError):
             pass
@@ -179,8 +190,8 @@ class Node:
     def _mismatch(self, kind: str) -> InvalidInput:
         assert self.raw is not None
         value = ""
-        if isinstance(self.raw, yaml.ScalarNode):
-            shown = self.raw.value
+        shown = self._value("scalar")
+        if shown is not None:
             value = f" `{shown[:7]}...`" if len(shown) > _SHOWN_MAX else f" `{shown}`"
         tag = self.raw.tag.replace("tag:yaml.org,2002:", "!!")
         return self.error(f"cannot unmarshal {tag}{value} into {kind}")
@@ -192,6 +203,10 @@ def parse_yaml(text: str | bytes) -> Node:
     Raises:
         InvalidInput: if it is not YAML, or more than one document.
     """
+    if not text:
+        return Node(None)
+    import yaml
+
     try:
         return Node(yaml.compose(text, Loader=yaml.SafeLoader))
     except yaml.MarkedYAMLError as error:

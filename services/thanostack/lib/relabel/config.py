@@ -15,13 +15,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from thanostack.lib.foundation.errors import InvalidInput
+from thanostack.lib.foundation.strict_yaml import Node, parse_yaml
 from thanostack.lib.model.regexes import regex_error
-
-if TYPE_CHECKING:  # most processes are given no YAML
-    from thanostack.lib.foundation.strict_yaml import Node
 
 
 class Action(Enum):
@@ -120,10 +118,6 @@ def parse_relabel_configs(text: str | bytes) -> tuple[RelabelConfig, ...]:
     Raises:
         InvalidInput: if it is no such list, a field is unknown, or a rule is not one.
     """
-    if not text:  # YAML is not imported for nothing
-        return ()
-    from thanostack.lib.foundation.strict_yaml import parse_yaml
-
     # Upstream: all of the text is read before any rule is validated.
     rules = [_values(node) for node in parse_yaml(text).items("[]*relabel.Config")]
     return tuple(RelabelConfig(**values) for values in rules)
