@@ -11,70 +11,46 @@ want are tests of their own.
 import asyncio
 import contextlib
 import math
-import os
 import random
-import subprocess
-import sys
 import time
-from dataclasses import dataclass
-from pathlib import Path
 
 import cramjam
 import httpx
 import pytest
 
 from thanostack.lib.pb import prometheus_remote_pb2
-from thanostack.testing.processes import free_port, peer_program
+from thanostack.testing.processes import free_port, peer_program, running, thanostack
 
 pytestmark = [pytest.mark.interop, pytest.mark.enable_socket]
 
-ROOT = Path(__file__).parents[2]
-START_S = 300
 STEP_MS = 15_000
 SAMPLES = 240
 
 
-@dataclass
 class Peer:
-    process: subprocess.Popen
-    http: int
-    grpc: int
-    write: int = 0
+    """A server of either make: its ports, and answers of its query API."""
+
+    def __init__(self, server):
+        self.server, self.grpc = server, server.grpc_port
 
     def get(self, path, **params):
-        base = f"http://127.0.0.1:{self.http}/api/v1/{path}"
-        return httpx.get(base, params=params, timeout=60)
+        return httpx.get(f"{self.server.url}/api/v1/{path}", params=params, timeout=60)
 
 
 def await_ready(peer):
-    end = time.monotonic() + START_S
-    while time.monotonic() < end:
-        assert peer.process.poll() is None, "the peer ended"
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"http://127.0.0.1:{peer.http}/-/ready").status_code == 200:
-                return peer
-        time.sleep(0.2)
-    raise AssertionError("the peer does not become ready")
+    peer.server.wait_ready()
+    return peer
 
 
 @contextlib.contextmanager
 def started(command, folder, *, write=False, grpc=0):
-    http, grpc = free_port(), grpc or free_port()
+    http, grpc, write_port = free_port(), grpc or free_port(), free_port() if write else 0
     arguments = [f"--http-address=127.0.0.1:{http}", f"--grpc-address=127.0.0.1:{grpc}"]
-    peer = Peer(None, http, grpc)
     if write:
-        peer.write = free_port()
-        arguments.append(f"--remote-write.address=127.0.0.1:{peer.write}")
-    with (folder / f"{http}.log").open("w") as log:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "services")}
-        peer.process = subprocess.Popen(
-            [*command, *arguments], cwd=folder, stderr=log, stdout=log, env=environment
-        )
-        try:
-            yield peer
-        finally:
-            peer.process.terminate()
-            peer.process.wait(30)
+        arguments.append(f"--remote-write.address=127.0.0.1:{write_port}")
+    ports = {"http_port": http, "grpc_port": grpc, "write_port": write_port}
+    with running(command[0], [*command, *arguments], folder / f"{http}.log", **ports) as server:
+        yield Peer(server)
 
 
 def real(*command):
@@ -82,7 +58,7 @@ def real(*command):
 
 
 def ours(*command):
-    return [sys.executable, "-P", "-m", "thanostack", *command, "--log.level=warn"]
+    return [*thanostack(), *command, "--log.level=warn"]
 
 
 def receive_command(name, folder):
@@ -142,7 +118,7 @@ def world(tmp_path_factory):
             series = list(replica_series(random.Random(number), start))
             if number == 3:
                 series = [({**labels, "source": "ours"}, samples) for labels, samples in series]
-            write(receiver.write, series)
+            write(receiver.server.write_port, series)
         endpoints = [f"--endpoint=127.0.0.1:{receiver.grpc}" for receiver in receivers]
         flags = [*endpoints, "--query.replica-label=replica"]
         queriers = {
