@@ -49,6 +49,8 @@ class _Connection(asyncio.Protocol):
     def __init__(self, refused: Callable[[Exception | None], str] | None = None) -> None:
         self.machine = Http2Client()
         self._refused = refused
+        self.ending = "the connection was closed at once"
+        """Why it is not usable, when it is not."""
         self._transport: asyncio.Transport | None = None
         self._heard_s = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
@@ -87,11 +89,11 @@ class _Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._answer_ping(False)
-        if self._refused is not None and self.machine.n_streams:
-            self.machine.lose(self._refused(error))
-            return
-        reason = f": {error}" if error else ""
-        self.machine.lose(f"the connection was closed{reason}")
+        if self._refused is not None:
+            self.ending = self._refused(error)
+        else:
+            self.ending = "the connection was closed" + (f": {error}" if error else "")
+        self.machine.lose(self.ending)
 
     def pause_writing(self) -> None:
         """Hold data back."""
@@ -109,11 +111,13 @@ class _Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close once everything is written."""
+        self._refused = None
         if self._transport is not None:
             self._transport.close()
 
     def abort(self, text: str, *, may_repeat: bool = True) -> None:
         """Close at once and end every call."""
+        self._refused = None
         self.machine.lose(text, may_repeat=may_repeat)
         if self._transport is not None:
             self._transport.abort()
@@ -244,8 +248,10 @@ class UnaryChannel:
             if failure:
                 return failure
         connection = self._connection
-        if connection is None or not connection.is_usable:
+        if connection is None:
             return "the connection was closed at once"
+        if not connection.is_usable:
+            return connection.ending
         if await connection.is_answering(PROBE_TIMEOUT_S):
             return ""
         text = f"no answer to a ping within {PROBE_TIMEOUT_S:g} s"
@@ -329,7 +335,7 @@ class UnaryChannel:
         if connection.is_usable:
             call.begin(connection, self._block, lambda end: self._ended(call, end))
         else:
-            call.finish(CallEnd(GrpcCode.UNAVAILABLE, "the connection was closed at once"))
+            call.finish(CallEnd(GrpcCode.UNAVAILABLE, connection.ending))
 
 
 def _request_headers(

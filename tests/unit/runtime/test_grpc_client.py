@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import structlog
@@ -107,8 +107,21 @@ async def test_one_connection_serves_all_calls() -> None:
         await channel.close()
 
 
-async def test_a_connection_that_ends_before_the_first_word_is_explained() -> None:
-    """By whoever knows what the peer may have wanted; not where it was talked to before."""
+async def dial_slowly(
+    protocol: Callable[[], asyncio.Protocol], address: str, *, name: str
+) -> asyncio.BaseTransport:
+    """Connect, and say so when the peer has long had its say."""
+    transport = await dial_plain(protocol, address, name=name)
+    await asyncio.sleep(0.1)
+    return transport
+
+
+@pytest.mark.parametrize("dial", [dial_plain, dial_slowly])
+async def test_a_connection_that_ends_before_the_first_word_is_explained(dial: Dial) -> None:
+    """By whoever knows what the peer may have wanted; not where it was talked to before.
+
+    Be it before a call has begun on it or after.
+    """
     asked: list[str] = []
 
     def refused(address: str, _: Exception | None) -> str:
@@ -120,11 +133,13 @@ async def test_a_connection_that_ends_before_the_first_word_is_explained() -> No
 
     server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
     address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    channel = UnaryChannel(address, METHOD, timeout_s=5.0, refused=refused)
+    channel = UnaryChannel(address, METHOD, timeout_s=5.0, refused=refused, dial=dial)
     end = await ask(channel, b"x")
-    assert (end.code, end.text) == (GrpcCode.UNAVAILABLE, "it wants a certificate")
+    probed = await channel.probe() if dial is dial_slowly else end.text
     await channel.close()
     server.close()
+    assert (end.code, end.text) == (GrpcCode.UNAVAILABLE, "it wants a certificate")
+    assert probed == end.text
     asked.clear()
     async with served(Service()) as talking:
         channel = UnaryChannel(f"127.0.0.1:{talking.port}", METHOD, timeout_s=5.0, refused=refused)
