@@ -195,13 +195,13 @@ async def test_the_text_names_nodes_reasons_and_counts():
 
 async def test_a_silent_node_costs_nothing_once_there_is_a_quorum():
     """It is not waited for; its forwards go on until the timeout."""
-    cluster = Cluster(NODES[:3], replication_factor=3, timeout_s=2)
+    cluster = Cluster(NODES[:3], replication_factor=3, timeout_s=4)
     silent = cluster.nodes[NODES[2]]
     silent.says = None
     begun = time.monotonic()
     outcome = await write(cluster)
     assert outcome.error() is None
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < 3.5
     assert silent.silent
     assert cluster.value("thanos_receive_forward_requests_total", result="error") == 0
     failed = functools.partial(cluster.value, "thanos_receive_forward_requests_total")
@@ -254,11 +254,11 @@ async def test_a_node_that_is_back_is_tried_as_soon_as_another_is_down(is_sloppy
 
 async def test_a_node_that_is_back_is_tried_if_another_is_slow():
     """Not waited for until the timeout, when it would be too late."""
-    cluster = await paused_node(timeout_s=5)
+    cluster = await paused_node(timeout_s=20)
     cluster.nodes[NODES[1]].says = None
     begun = time.monotonic()
     assert (await write(cluster)).error() is None
-    assert fan_out.PATIENCE_S <= time.monotonic() - begun < 2
+    assert fan_out.PATIENCE_S <= time.monotonic() - begun < 10
 
 
 async def test_nodes_that_stay_down_are_tried_once_a_request():
