@@ -13,8 +13,9 @@ once, and the next connections from its host are grpcio's, whatever they begin w
 What is bounded: a message (`message_bytes_max`, before and after decompression), all requests that
 are held at once in the process (`ByteBudget`), the time in which a request must be complete, the
 calls of a connection (its streams, and jobs whose stream is already gone), the writes that wait
-(`CallQueue`), the answer bytes that wait for a slow reader. Hostile bytes end the connection and
-nothing else.
+(`CallQueue`), the answer bytes that wait for a slow reader, the time for which a client that may
+still be speaking is listened to when its connection ends (`farewell`). Hostile bytes end the
+connection and nothing else.
 
 Sources: gRPC "PROTOCOL-HTTP2"; RFC 9113.
 """
@@ -31,6 +32,7 @@ from thanostack.lib.foundation.errors import ThanostackError
 from thanostack.runtime import grpc_messages as messages
 from thanostack.runtime import http2_frames as h2
 from thanostack.runtime.error_mapping import GrpcCode, GrpcFailure, error_text, grpc_code
+from thanostack.runtime.farewell import Farewell
 from thanostack.runtime.grpc_call import CallContext, FinishedCall, ServerStream, Unary
 from thanostack.runtime.grpc_http2_call import Http2Call, Http2Service
 from thanostack.runtime.http2_connection import STREAMS_MAX, Http2Connection
@@ -42,7 +44,6 @@ _INLINE_BYTES_MAX: Final = 1 << 20
 # What a connection is worked on in one turn.
 _PIECE_BYTES: Final = 1 << 14
 _SWEEP_INTERVAL_S: Final = 5.0
-_LINGER_S: Final = 10.0
 
 _CONTENT: Final = (
     (b":status", b"200"),
@@ -73,6 +74,7 @@ class Http2ServerProtocol(asyncio.Protocol):
         self._calls: dict[int, Http2Call] = {}
         self._n_jobs = 0
         self._transport: asyncio.Transport | None = None
+        self._farewell: Farewell | None = None
         self._born = time.monotonic()
         self._is_leaving = self._is_held_back = self._is_waiting = False
         self._rest, self._taken = b"", 0
@@ -116,9 +118,11 @@ class Http2ServerProtocol(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return
         self._take_piece()
-        if self._rest:
-            self._wait_for_turn()
-        elif not self._is_held_back and not self._transport.is_closing():
+        self._wait_for_turn()
+        self._read_on()
+
+    def _read_on(self) -> None:
+        if self._transport is not None and not self._is_waiting and not self._is_held_back:
             self._transport.resume_reading()
 
     def _take_piece(self) -> None:
@@ -129,20 +133,27 @@ class Http2ServerProtocol(asyncio.Protocol):
         try:
             self._connection.receive(piece, time.monotonic())
         except ConnectionFailed as failure:
-            self._rest, self._taken = b"", 0
             self._fail(failure)
         else:
             self._write()
 
     def connection_lost(self, _error: Exception | None) -> None:
         """Cancel whatever was asked for."""
-        self._sweeper.cancel()
-        self._transport = None
-        for stream_id in list(self._calls):
-            self.on_reset(stream_id)
+        self._detach()
         self.closed.set()
         if self._when_closed is not None:
             self._when_closed(self)
+
+    def _part(self, transport: asyncio.Transport) -> None:
+        """Take no more from the client, and close once it has heard all that was said."""
+        self._detach()
+        self._farewell = Farewell(transport, self.connection_lost)
+
+    def _detach(self) -> None:
+        self._sweeper.cancel()
+        self._transport, self._rest, self._taken = None, b"", 0
+        for stream_id in list(self._calls):
+            self.on_reset(stream_id)
 
     def pause_writing(self) -> None:
         """Hold answers back, and questions too: they would only make more answers."""
@@ -154,9 +165,8 @@ class Http2ServerProtocol(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on."""
         self._is_held_back = False
+        self._read_on()
         if self._transport is not None:
-            if not self._is_waiting:
-                self._transport.resume_reading()
             self._connection.cork(False)
             self._write()
 
@@ -170,15 +180,16 @@ class Http2ServerProtocol(asyncio.Protocol):
 
     def close(self) -> None:
         """Close at once."""
-        if self._transport is not None:
-            self._transport.abort()
+        ending = self._transport or self._farewell
+        if ending is not None:
+            ending.abort()
 
     def _fail(self, failure: ConnectionFailed) -> None:
         assert self._transport is not None
         self._connection.cork(True)
         self._transport.write(self._connection.take_output())
         self._transport.write(h2.pack_goaway(0, failure.code, str(failure)))
-        close_soon(self._transport)
+        self._part(self._transport)
 
     def _write(self) -> None:
         if self._transport is None:
@@ -187,7 +198,7 @@ class Http2ServerProtocol(asyncio.Protocol):
         if output:
             self._transport.write(output)
         if self._is_leaving and self._connection.n_streams == 0:
-            close_soon(self._transport)
+            self._part(self._transport)
 
     def _sweep(self) -> None:
         """Give up on requests that never end, and on connections that are old."""
@@ -434,10 +445,3 @@ def _metadata(headers: Headers) -> dict[str, str]:
         and not name.endswith(b"-bin")
         and name not in _TRANSPORT_FIELDS
     }
-
-
-def close_soon(transport: asyncio.Transport) -> None:
-    """Close once all is written, or after a while if the other side does not read."""
-    transport.close()
-    if transport.get_write_buffer_size():
-        asyncio.get_running_loop().call_later(_LINGER_S, transport.abort)

@@ -12,9 +12,8 @@ import select
 from collections.abc import Callable
 from typing import Final, cast
 
-from thanostack.runtime.grpc_http2_server import close_soon
-
 BUFFER_BYTES: Final = 256 << 10
+_LINGER_S: Final = 10.0
 
 
 class Splice:
@@ -98,3 +97,10 @@ class Pipe(asyncio.Protocol):
         """Close the other end too."""
         self.transport, self.error = None, error
         self._splice.close()
+
+
+def close_soon(transport: asyncio.Transport) -> None:
+    """Close once all is written, or after a while if the other side does not read."""
+    transport.close()
+    if transport.get_write_buffer_size():
+        asyncio.get_running_loop().call_later(_LINGER_S, transport.abort)
