@@ -128,7 +128,7 @@ def users(api_server_with_controllers):
     for (kind, _, name), each in wanted.items():
         if kind == "CustomResourceDefinition" or name.endswith(("-view", "-edit")):
             admin.apply(json.dumps(each))
-    admin("wait", "--for=condition=Established", "crd", "--all")
+    admin.await_crds()
     here = f"--namespace={new_namespace(admin)}"
     stack = {
         "apiVersion": "thanostack.io/v1alpha1",

@@ -40,7 +40,7 @@ def kubectl(api_server):
     found = api_server.kubectl()
     for path in (ROOT / FILE, *monitoring_definitions()):
         found.apply(path.read_text(encoding="utf-8"))
-    found("wait", "--for=condition=Established", "crd", "--all")
+    found.await_crds()
     return found
 
 

@@ -45,7 +45,7 @@ def fleet(tmp_path, monkeypatch):
         )
         kubectl = server.kubectl()
         kubectl.apply((ROOT / FILE).read_text(encoding="utf-8"))
-        kubectl("wait", "--for=condition=Established", "crd/thanosstacks.thanostack.io")
+        kubectl.await_crds()
         opened.enter_context(running(FakeKubelet(server.admin)))
         process = opened.enter_context(operator(server.admin, tmp_path))
         items = [Stack(kubectl, "default", f"s{n}").manifest(**SMALL) for n in range(N_STACKS)]

@@ -54,7 +54,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
         kubectl = server.kubectl()
         for path in monitoring_definitions():
             kubectl.apply(path.read_text(encoding="utf-8"))
-        kubectl("wait", "--for=condition=Established", "crd", "--all")
+        kubectl.await_crds()
         for namespace in (WATCHED, UNWATCHED):
             kubectl("create", "namespace", namespace)
         with running(FakeKubelet(server.admin)):

@@ -33,7 +33,7 @@ def stack(
     server = api_server_with_controllers
     kubectl = server.kubectl()
     kubectl.apply((ROOT / FILE).read_text(encoding="utf-8"))
-    kubectl("wait", "--for=condition=Established", "crd/thanosstacks.thanostack.io")
+    kubectl.await_crds()
     folder = tmp_path_factory.mktemp("operator")
     with running(FakeKubelet(server.admin)), operator(server.admin, folder):
         stack = Stack(kubectl, new_namespace(kubectl))

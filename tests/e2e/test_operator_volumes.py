@@ -31,7 +31,7 @@ SET = "x-ingestor-default"
 def kubectl(api_server_with_controllers: ApiServer) -> Kubectl:
     kubectl = api_server_with_controllers.kubectl()
     kubectl.apply((ROOT / FILE).read_text(encoding="utf-8"))
-    kubectl("wait", "--for=condition=Established", "crd/thanosstacks.thanostack.io")
+    kubectl.await_crds()
     return kubectl
 
 

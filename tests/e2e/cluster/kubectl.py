@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from thanostack.testing.processes import until
+
 
 class KubectlError(RuntimeError):
     """Raised when kubectl fails; says what it said."""
@@ -68,8 +70,22 @@ class Kubectl(_Client):
         """Apply a YAML or JSON text, server-side."""
         return self("apply", "--server-side", "-f", "-", *arguments, stdin=manifest)
 
+    def await_crds(self) -> None:
+        """Return when all custom resources that are defined are served.
+
+        `kubectl wait` fails on one whose conditions are still null.
+        """
+        until(
+            "custom resources", lambda: all(map(_is_established, self.json("get", "crd")["items"]))
+        )
+
 
 class Helm(_Client):
     """The helm of one user."""
 
     error = HelmError
+
+
+def _is_established(crd: dict[str, Any]) -> bool:
+    conditions = crd.get("status", {}).get("conditions") or []
+    return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
