@@ -7,8 +7,8 @@ peer may lose what it was told last, and hears of an error. So whoever ends a co
 peer may still be speaking reads on for a while. uvloop's TLS does so by itself when it is closed,
 but for half a minute.
 
-Bounds: FAREWELL_S, from when our last bytes are with the kernel (with TLS: in uvloop's last 64
-KiB); LINGER_S for them. Nothing that is read is kept.
+Bounds: FAREWELL_S, from when the peer's kernel has all of our bytes; LINGER_S in all. Nothing that
+is read is kept. TLS is uvloop's: that of asyncio's own loop delivers nothing behind `close`.
 
 Source: grpc-go and net/http2 wait a second for the same reason.
 """
@@ -17,11 +17,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import struct
+import termios
 from collections.abc import Callable
 from typing import Final
 
 FAREWELL_S: Final = 1.0
 LINGER_S: Final = 10.0
+_LOOKS: Final = 8
+"""In FAREWELL_S, whether the peer has all."""
 
 
 class Farewell(asyncio.Protocol):
@@ -38,7 +43,8 @@ class Farewell(asyncio.Protocol):
         self._transport, self._when_lost = transport, when_lost
         self._loop = asyncio.get_running_loop()
         self._late = self._loop.time() + LINGER_S
-        self._timer = self._loop.call_later(FAREWELL_S, self._hang_up)
+        self._hang_up_at = self._loop.time() + FAREWELL_S
+        self._look_later()
         transport.set_protocol(self)
         transport.resume_reading()
         if not transport.can_write_eof():
@@ -56,8 +62,27 @@ class Farewell(asyncio.Protocol):
         """Close at once."""
         self._transport.abort()
 
-    def _hang_up(self) -> None:
-        if self._transport.get_write_buffer_size() and self._loop.time() < self._late:
-            self._timer = self._loop.call_later(FAREWELL_S, self._hang_up)
-        else:
+    def _look_later(self) -> None:
+        self._timer = self._loop.call_later(FAREWELL_S / _LOOKS, self._look)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        if _n_unheard(self._transport):
+            self._hang_up_at = now + FAREWELL_S
+        if now >= min(self._hang_up_at, self._late):
             self._transport.abort()
+        else:
+            self._look_later()
+
+
+def _n_unheard(transport: asyncio.Transport) -> int:
+    """Return how many bytes are not with the peer's kernel, as far as can be seen.
+
+    What uvloop's TLS holds back behind its buffer is there only while the kernel's is full.
+    """
+    try:
+        number = transport.get_extra_info("socket").fileno()
+        (unsent,) = struct.unpack("i", fcntl.ioctl(number, termios.TIOCOUTQ, bytes(4)))
+    except (OSError, ValueError):  # it is closed
+        return 0
+    return transport.get_write_buffer_size() + int(unsent)

@@ -34,6 +34,7 @@ KEEPALIVE_S: Final = 10.0
 KEEPALIVE_TIMEOUT_S: Final = 5.0
 PROBE_TIMEOUT_S: Final = 2.0
 _ATTEMPTS: Final = 2
+_LEFT: Final = "the peer left at once"
 
 Refused = Callable[[str, Exception | None], str]
 """Says why a peer ended a connection before its first word: of its address and the error."""
@@ -49,8 +50,8 @@ class _Connection(asyncio.Protocol):
     def __init__(self, refused: Callable[[Exception | None], str] | None = None) -> None:
         self.machine = Http2Client()
         self._refused = refused
-        self.ending = "the connection was closed at once"
-        """Why it is not usable, when it is not."""
+        self.ending = ""
+        """Why it has ended, once it has."""
         self._transport: asyncio.Transport | None = None
         self._heard_s = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
@@ -62,8 +63,11 @@ class _Connection(asyncio.Protocol):
         return self._transport is not None and not self.machine.is_leaving
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet."""
+        """Greet, unless it was given up while it was dialled."""
         self._transport = cast("asyncio.Transport", transport)
+        if self.ending:
+            self._transport.abort()
+            return
         self._heard_s = time.monotonic()
         self._wait(KEEPALIVE_S)
         self.write()
@@ -91,8 +95,8 @@ class _Connection(asyncio.Protocol):
         self._answer_ping(False)
         if self._refused is not None:
             self.ending = self._refused(error)
-        else:
-            self.ending = "the connection was closed" + (f": {error}" if error else "")
+        reason = f": {error}" if error else ""
+        self.ending = self.ending or f"the connection was closed{reason}"
         self.machine.lose(self.ending)
 
     def pause_writing(self) -> None:
@@ -117,7 +121,7 @@ class _Connection(asyncio.Protocol):
 
     def abort(self, text: str, *, may_repeat: bool = True) -> None:
         """Close at once and end every call."""
-        self._refused = None
+        self._refused, self.ending = None, text
         self.machine.lose(text, may_repeat=may_repeat)
         if self._transport is not None:
             self._transport.abort()
@@ -249,11 +253,11 @@ class UnaryChannel:
                 return failure
         connection = self._connection
         if connection is None:
-            return "the connection was closed at once"
-        if not connection.is_usable:
-            return connection.ending
-        if await connection.is_answering(PROBE_TIMEOUT_S):
+            return _LEFT
+        if connection.is_usable and await connection.is_answering(PROBE_TIMEOUT_S):
             return ""
+        if not connection.is_usable:
+            return connection.ending or _LEFT
         text = f"no answer to a ping within {PROBE_TIMEOUT_S:g} s"
         connection.abort(text, may_repeat=False)
         return text
@@ -310,9 +314,15 @@ class UnaryChannel:
     async def _connect(self) -> str:
         """Connect for the calls that wait; return why that cannot be done, empty if it was."""
         connection, failure = None, ""
+        made: list[_Connection] = []
+
+        def make() -> _Connection:
+            made.append(_Connection(self._refused))
+            return made[-1]
+
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                connection = await self._dialler.connect(lambda: _Connection(self._refused))
+                connection = await self._dialler.connect(make)
         except TimeoutError:
             failure = f"not connected within {CONNECT_TIMEOUT_S:g} s"
         except Exception as error:  # calls wait for an end, whatever went wrong
@@ -320,6 +330,9 @@ class UnaryChannel:
         finally:
             self._dialling = None
             waiting, self._waiting = self._waiting, []
+            for other in made:
+                if other is not connection:
+                    other.abort("given up while it was dialled")
         if connection is not None:
             self._connection = connection
         for call in waiting:
@@ -335,7 +348,7 @@ class UnaryChannel:
         if connection.is_usable:
             call.begin(connection, self._block, lambda end: self._ended(call, end))
         else:
-            call.finish(CallEnd(GrpcCode.UNAVAILABLE, connection.ending))
+            call.finish(CallEnd(GrpcCode.UNAVAILABLE, connection.ending or _LEFT))
 
 
 def _request_headers(

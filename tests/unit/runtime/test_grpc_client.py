@@ -148,6 +148,74 @@ async def test_a_connection_that_ends_before_the_first_word_is_explained(dial: D
     assert asked == []
 
 
+@contextlib.asynccontextmanager
+async def mute_peer() -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """Run a peer that says nothing; yield its address, and when it was left."""
+    left = asyncio.Event()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        left.set()
+        writer.close()
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0)
+    yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", left
+    server.close()
+
+
+async def dial_for_ever(
+    protocol: Callable[[], asyncio.Protocol], address: str, *, name: str
+) -> asyncio.BaseTransport:
+    """Connect, and never say so."""
+    await dial_plain(protocol, address, name=name)
+    return await asyncio.Event().wait()  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("end", ["a probe in vain", "close", "a dial that is given up"])
+async def test_who_leaves_a_mute_peer_was_not_refused(
+    end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is a connection left behind."""
+    asked: list[str] = []
+    monkeypatch.setattr(grpc_client, "PROBE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(grpc_client, "CONNECT_TIMEOUT_S", 0.3)
+
+    def refused(address: str, _: Exception | None) -> str:
+        asked.append(address)
+        return "refused"
+
+    dial = dial_for_ever if end == "a dial that is given up" else dial_plain
+    async with mute_peer() as (address, left):
+        channel = UnaryChannel(address, METHOD, timeout_s=5.0, refused=refused, dial=dial)
+        if end == "close":
+            assert await channel.is_answering(5), "it takes connections"
+            assert not await channel.is_answering(0.1)
+            await channel.close()
+        else:
+            said = "not connected" if dial is dial_for_ever else "no answer to a ping"
+            assert said in await channel.probe()
+        await asyncio.wait_for(left.wait(), 5)
+        await channel.close()
+    assert asked == []
+
+
+async def test_a_peer_that_speaks_something_else_is_named_so() -> None:
+    """By the call, and by a probe of a connection that has ended for it."""
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    channel = UnaryChannel(f"127.0.0.1:{port}", METHOD, timeout_s=5.0, dial=dial_slowly)
+    texts = [(await ask(channel, b"x")).text, await channel.probe()]
+    await channel.close()
+    server.close()
+    assert ["the peer broke HTTP/2" in text for text in texts] == [True, True]
+
+
 async def test_a_peer_that_is_not_there_is_unavailable() -> None:
     """At once, with the reason; and it is tried again by the next call."""
     with socket.socket() as probe:

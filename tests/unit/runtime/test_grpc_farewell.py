@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import pytest
 import structlog
@@ -25,19 +26,32 @@ from thanostack.runtime import http2_frames as h2
 from thanostack.runtime.farewell import Farewell
 from thanostack.runtime.grpc_call import CallContext, Unary
 from thanostack.runtime.grpc_server import GrpcServer
+from thanostack.runtime.tls_context import server_context
 from thanostack.runtime.tls_options import ServerTLSOptions
 from thanostack.runtime.tls_ports import TLS
 from thanostack.testing.certificates import Authority
 from thanostack.testing.h2_client import plain_message
+from thanostack.testing.polling import eventually
 
 WRITE = b"/thanos.WriteableStore/RemoteWrite"
+HOLD = b"/test.Test/Hold"
 REFLECTION = b"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 GREETING = h2.PREFACE + h2.pack_settings() + h2.pack_frame(h2.SETTINGS, h2.ACK, 0)
 LARGE = b"x" * (3 << 20)
+_HELD = threading.Semaphore(0)
 
 
 def _answer(request: bytes, _: CallContext) -> bytes:
     return b"answer " + request[:1]
+
+
+def _hold(_: bytes, context: CallContext) -> bytes:
+    let_go = threading.Event()
+    context.on_cancel(let_go.set)
+    _HELD.release()
+    assert let_go.wait(9)
+    _HELD.release()
+    return b""
 
 
 def request(stream_id: int, path: bytes, body: bytes) -> bytes:
@@ -123,7 +137,7 @@ async def server(authority: Authority | None) -> AsyncIterator[GrpcServer]:
     if authority is not None:
         options = ServerTLSOptions(*authority.issue("server").pems)
         tls = TLS(CollectorRegistry(), log, SystemClock()).server(options, "grpc", alpn="h2")
-    handlers = {WRITE.decode(): Unary(_answer, is_queued=True)}
+    handlers = {WRITE.decode(): Unary(_answer, is_queued=True), HOLD.decode(): Unary(_hold)}
     server = GrpcServer("127.0.0.1:0", handlers, log=log, tls=tls)
     await server.start()
     yield server
@@ -160,17 +174,21 @@ async def stop(server: GrpcServer, grace_s: float = 9.0) -> float:
     return time.monotonic() - started
 
 
-async def test_requests_behind_goaway_do_not_end_in_a_reset(server: GrpcServer, dial: Dial) -> None:
-    """The client keeps its answer, may say more, and hears of the end."""
+async def test_requests_behind_goaway_do_not_end_in_a_reset(
+    server: GrpcServer, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client keeps its answer, may say more, and hears of the end before it is left."""
+    monkeypatch.setattr(farewell, "FAREWELL_S", 9.0)
 
     def speak() -> None:
         client.read_until(_is_left)
         client.go_on_speaking()
         client.read_to_end()
+        client.socket.close()
 
     with await asyncio.to_thread(written, dial) as client:
         speaking = asyncio.create_task(asyncio.to_thread(speak))
-        await stop(server)
+        assert await stop(server) < 6
         await speaking
     assert goaways(client.received) == [(1, 0)]
     assert client.received.count(b"answer") == 1
@@ -201,6 +219,22 @@ async def test_a_protocol_error_is_named_to_who_is_still_speaking(dial: Dial) ->
     assert goaways(client.received) == [(0, h2.H2Code.FRAME_SIZE_ERROR)]
 
 
+async def test_calls_of_a_client_that_breaks_the_protocol_are_cancelled_at_once(
+    dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody will hear their answers, long as the farewell may last."""
+    monkeypatch.setattr(farewell, "FAREWELL_S", 9.0)
+
+    def speak() -> bool:
+        client.socket.sendall(request(3, HOLD, b""))
+        assert _HELD.acquire(timeout=5)
+        client.socket.sendall(h2.pack_frame(h2.PING, 0, 0, b"short"))
+        return _HELD.acquire(timeout=5)
+
+    with await asyncio.to_thread(written, dial) as client:
+        assert await asyncio.to_thread(speak)
+
+
 @pytest.mark.parametrize(("grace_s", "farewell_s"), [(0.0, 9.0), (0.3, 9.0), (9.0, 0.5)])
 async def test_a_stop_waits_no_longer_for_who_stays(
     server: GrpcServer,
@@ -213,6 +247,7 @@ async def test_a_stop_waits_no_longer_for_who_stays(
     monkeypatch.setattr(farewell, "FAREWELL_S", farewell_s)
     with await asyncio.to_thread(written, dial):
         assert -0.05 < await stop(server, grace_s) - min(grace_s, farewell_s) < 6
+        await eventually(lambda: server.n_connections["ours"] == 0)
 
 
 async def test_a_stop_is_over_when_the_clients_have_closed(
@@ -231,31 +266,75 @@ async def test_a_stop_is_over_when_the_clients_have_closed(
         await leaving
 
 
-async def part(said: bytes) -> tuple[socket.socket, asyncio.Event]:
+Parted = tuple[socket.socket, asyncio.Event]
+
+
+async def part(said: bytes) -> Parted:
     """Tell a peer something, and begin a farewell; return the peer, and when it is over."""
-    ours, peer = socket.socketpair()
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    peer.settimeout(10)
-    loop, lost = asyncio.get_running_loop(), asyncio.Event()
-    transport, _ = await loop.create_unix_connection(asyncio.Protocol, sock=ours)
-    transport.write(said)
-    transport.pause_reading()  # as whoever is waiting for a turn does
-    Farewell(transport, lambda _: lost.set())
+    return await _connect(said, None)
+
+
+async def _connect(said: bytes, authority: Authority | None) -> Parted:
+    met, lost = asyncio.Event(), asyncio.Event()
+
+    def accept() -> asyncio.Protocol:
+        return _Parting(said, met, lost)
+
+    context = None
+    if authority is not None:
+        context = server_context(ServerTLSOptions(*authority.issue("server").pems), alpn="h2")
+    listening = await asyncio.get_running_loop().create_server(accept, "127.0.0.1", ssl=context)
+    peer = await asyncio.to_thread(_dial, listening.sockets[0].getsockname(), authority)
+    await met.wait()
+    listening.close()
     return peer, lost
 
 
-async def test_a_peer_that_reads_slowly_hears_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time of a farewell begins when our last bytes are with the kernel."""
-    monkeypatch.setattr(farewell, "FAREWELL_S", 0.1)
-    peer, lost = await part(LARGE)
+def _dial(address: tuple[str, int], authority: Authority | None) -> socket.socket:
+    peer = socket.socket()
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 << 10)
+    peer.settimeout(10)
+    peer.connect(address)
+    if authority is None:
+        return peer
+    context = ssl.create_default_context(cafile=str(authority.file))
+    return context.wrap_socket(peer, server_hostname="localhost", suppress_ragged_eofs=False)
+
+
+class _Parting(asyncio.Protocol):
+    def __init__(self, said: bytes, met: asyncio.Event, lost: asyncio.Event) -> None:
+        self._said, self._met, self._lost = said, met, lost
+
+    def connection_made(self, made: asyncio.BaseTransport) -> None:
+        transport = cast("asyncio.Transport", made)
+        connected = transport.get_extra_info("socket")
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32 << 10)
+        transport.write(self._said)
+        transport.pause_reading()  # as whoever is waiting for a turn does
+        Farewell(transport, lambda _: self._lost.set())
+        self._met.set()
+
+
+@pytest.mark.parametrize("size", [100_000, len(LARGE)])
+async def test_a_peer_that_reads_slowly_hears_all(
+    authority: Authority | None, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """The time of a farewell begins when our last bytes are with its kernel.
+
+    The smaller size is what uvloop's TLS holds where its buffer seems empty.
+    """
+    monkeypatch.setattr(farewell, "FAREWELL_S", 0.8)
+    peer, lost = await _connect(LARGE[:size], authority)
 
     def read() -> bytes:
-        peer.sendall(b"still here")
-        time.sleep(0.5)
+        time.sleep(1.5)
         with peer, peer.makefile("rb") as file:
-            return file.read()
+            said = file.read(size)
+            peer.sendall(b"thank you")
+            time.sleep(0.1)
+            return said + file.read()
 
-    assert await asyncio.to_thread(read) == LARGE
+    assert await asyncio.to_thread(read) == LARGE[:size]
     await asyncio.wait_for(lost.wait(), 5)
 
 
