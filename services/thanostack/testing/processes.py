@@ -32,8 +32,8 @@ T = TypeVar("T")
 _SYSTEM_RANDOM = random.SystemRandom()
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PRUNES_TOO_EARLY = "receive.(*tenant).shouldBeMarkedInactive"
-"""Where a real receiver panics that prunes a tenant before it has opened it: once in some hundred
-starts of v0.42.4 (github.com/thanos-io/thanos/pull/8990)."""
+"""Where a real receiver panics, now and then, that prunes a tenant before it has opened it: v0.42.4
+does (github.com/thanos-io/thanos/pull/8990)."""
 _GIVEN: set[int] = set()
 
 
@@ -179,7 +179,7 @@ class Server:
             raise RuntimeError("\n".join([end, *printed.splitlines()[-20:]]))
         print(f"{self.name} panicked as it started, and is started again")
         self.log.rename(self.log.with_suffix(".panic"))
-        self.process = _launch(self.process.args, self.log)
+        self.process = launch(self.process.args, self.log)
 
     def send(self, bodies: Iterable[bytes], *, tenant: str = "") -> None:
         """POST bodies one after another on one connection; anything but 2xx is an error.
@@ -207,7 +207,7 @@ class Server:
 @contextlib.contextmanager
 def running(name: str, command: list[str], log: Path, **where: Any) -> Iterator[Server]:
     """Run a server for the time of the block; `where` are fields of `Server`."""
-    server = Server(name, _launch(command, log), log=log, **where)
+    server = Server(name, launch(command, log), log=log, **where)
     try:
         yield server
     finally:
@@ -218,7 +218,8 @@ def running(name: str, command: list[str], log: Path, **where: Any) -> Iterator[
             server.kill()
 
 
-def _launch(command: Any, log: Path) -> subprocess.Popen[bytes]:
+def launch(command: Any, log: Path) -> subprocess.Popen[bytes]:
+    """Start a program that prints behind what is in the file."""
     with log.open("ab") as output:
         return subprocess.Popen(command, stdout=output, stderr=output)
 

@@ -21,14 +21,13 @@ import os
 import random
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from thanostack.testing.processes import Server, our_query, thanostack, until
+from thanostack.testing.processes import Server, launch, our_query, thanostack, until
 from thanostack.testing.relay import Relay
 from thanostack.testing.write_senders import Service
 
@@ -130,11 +129,10 @@ class Node:
 
     def start(self) -> Server:
         """Begin a life; `server.wait_ready` waits until it serves."""
-        with self._log.open("ab") as output:
-            process = subprocess.Popen([*self._command, *self.flags], stdout=output, stderr=output)
+        process = launch([*self._command, *self.flags], self._log)
         self.server = Server(
             self.name, process, http_port=self._http, grpc_port=self._grpc,
-            write_port=self._write, host=self.place.host,
+            write_port=self._write, host=self.place.host, log=self._log,
         )  # fmt: skip
         return self.server
 

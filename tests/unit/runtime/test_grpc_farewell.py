@@ -144,18 +144,19 @@ async def server(authority: Authority | None) -> AsyncIterator[GrpcServer]:
     await server.stop(0)
 
 
+def secured(connected: socket.socket, authority: Authority | None) -> socket.socket:
+    """Begin TLS if there is an authority; an end without TLS's own good-bye is an error."""
+    if authority is None:
+        return connected
+    context = ssl.create_default_context(cafile=str(authority.file))
+    context.set_alpn_protocols(["h2"])
+    return context.wrap_socket(connected, server_hostname="localhost", suppress_ragged_eofs=False)
+
+
 @pytest.fixture
 def dial(server: GrpcServer, authority: Authority | None) -> Dial:
     def connect() -> Client:
-        connected = socket.create_connection(("127.0.0.1", server.port))
-        if authority is None:
-            return Client(connected)
-        context = ssl.create_default_context(cafile=str(authority.file))
-        context.set_alpn_protocols(["h2"])
-        # An end without TLS's own good-bye is an error.
-        return Client(
-            context.wrap_socket(connected, server_hostname="localhost", suppress_ragged_eofs=False)
-        )
+        return Client(secured(socket.create_connection(("127.0.0.1", server.port)), authority))
 
     return connect
 
@@ -266,15 +267,8 @@ async def test_a_stop_is_over_when_the_clients_have_closed(
         await leaving
 
 
-Parted = tuple[socket.socket, asyncio.Event]
-
-
-async def part(said: bytes) -> Parted:
+async def part(said: bytes, authority: Authority | None) -> tuple[socket.socket, asyncio.Event]:
     """Tell a peer something, and begin a farewell; return the peer, and when it is over."""
-    return await _connect(said, None)
-
-
-async def _connect(said: bytes, authority: Authority | None) -> Parted:
     met, lost = asyncio.Event(), asyncio.Event()
 
     def accept() -> asyncio.Protocol:
@@ -295,10 +289,7 @@ def _dial(address: tuple[str, int], authority: Authority | None) -> socket.socke
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 << 10)
     peer.settimeout(10)
     peer.connect(address)
-    if authority is None:
-        return peer
-    context = ssl.create_default_context(cafile=str(authority.file))
-    return context.wrap_socket(peer, server_hostname="localhost", suppress_ragged_eofs=False)
+    return secured(peer, authority)
 
 
 class _Parting(asyncio.Protocol):
@@ -324,7 +315,7 @@ async def test_a_peer_that_reads_slowly_hears_all(
     The smaller size is what uvloop's TLS holds where its buffer seems empty.
     """
     monkeypatch.setattr(farewell, "FAREWELL_S", 0.8)
-    peer, lost = await _connect(LARGE[:size], authority)
+    peer, lost = await part(LARGE[:size], authority)
 
     def read() -> bytes:
         time.sleep(1.5)
@@ -354,7 +345,7 @@ async def test_a_peer_that_does_not_leave_is_left(
         return n_sent
 
     started = time.monotonic()
-    peer, lost = await part(said)
+    peer, lost = await part(said, None)
     assert await asyncio.to_thread(speak) > len(LARGE), "more than a kernel holds"
     await asyncio.wait_for(lost.wait(), 5)
     assert 0.15 < time.monotonic() - started < 6
