@@ -25,7 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from thanostack.testing.bodies import Load
-from thanostack.testing.processes import Server, free_port, our_receive, thanos_receive
+from thanostack.testing.ports import free_port
+from thanostack.testing.processes import Server, our_receive, thanos_receive
 from thanostack.testing.relay import Relay
 
 INGESTORS = 3

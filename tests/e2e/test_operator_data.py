@@ -17,7 +17,8 @@ from cluster.project import NEXT_VERSION, chart_version
 from cluster.release import querier, router_address
 from cluster.writes import Querier
 
-from thanostack.testing.processes import free_port, prometheus, until
+from thanostack.testing.ports import free_port
+from thanostack.testing.processes import prometheus, until
 
 pytestmark = pytest.mark.timeout(900)
 # From when a router is dead until no new connection goes to it: the kubelet looks at containers

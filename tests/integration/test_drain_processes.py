@@ -22,14 +22,8 @@ from thanostack.lib.pb import store_pb2
 from thanostack.receive.drain import MARKER
 from thanostack.testing import held_samples
 from thanostack.testing.bodies import request_body
-from thanostack.testing.processes import (
-    free_port,
-    our_query,
-    our_receive,
-    running,
-    thanostack,
-    until,
-)
+from thanostack.testing.ports import free_port
+from thanostack.testing.processes import our_query, our_receive, running, thanostack, until
 
 pytestmark = pytest.mark.enable_socket
 N_KILLS, N_WRITERS, N_PODS = 3, 4, 5

@@ -14,7 +14,8 @@ import time
 import pytest
 
 from thanostack.testing.bodies import request_body
-from thanostack.testing.processes import free_port, our_query, our_receive, until
+from thanostack.testing.ports import free_port
+from thanostack.testing.processes import our_query, our_receive, until
 
 pytestmark = pytest.mark.enable_socket
 N_SERIES, N_BODIES = 240, 3

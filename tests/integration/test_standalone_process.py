@@ -14,7 +14,7 @@ import cramjam
 import httpx
 import pytest
 
-from thanostack.testing.processes import free_port
+from thanostack.testing.ports import free_port
 from thanostack.testing.write_storage import write_request
 
 pytestmark = pytest.mark.enable_socket

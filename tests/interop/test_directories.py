@@ -17,14 +17,8 @@ import pytest
 
 from thanostack.testing import held_samples
 from thanostack.testing.bodies import request_body
-from thanostack.testing.processes import (
-    free_port,
-    our_query,
-    our_receive,
-    peer_program,
-    prometheus,
-    until,
-)
+from thanostack.testing.ports import free_port
+from thanostack.testing.processes import our_query, our_receive, peer_program, prometheus, until
 
 pytestmark = pytest.mark.interop
 SMALL = ("--tsdb.min-block-duration=2m", "--tsdb.max-block-duration=2m")

@@ -26,7 +26,8 @@ from thanostack.runtime.grpc_call import (
     Unary,
 )
 from thanostack.runtime.grpc_server import GrpcServer
-from thanostack.testing.processes import free_port, peer_program
+from thanostack.testing.ports import free_port
+from thanostack.testing.processes import peer_program
 
 pytestmark = pytest.mark.interop
 START_TIMEOUT_S = 30.0

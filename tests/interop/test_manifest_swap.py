@@ -23,7 +23,8 @@ from thanostack.runtime.check_config import COMPONENTS
 from thanostack.runtime.thanos_commands import find_commands
 from thanostack.testing import held_samples
 from thanostack.testing.bodies import request_body
-from thanostack.testing.processes import free_port, peer_program, running, thanostack, until
+from thanostack.testing.ports import free_port
+from thanostack.testing.processes import peer_program, running, thanostack, until
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 MANIFESTS = Path(__file__).parents[1] / "data/manifests/kube-thanos.yaml"

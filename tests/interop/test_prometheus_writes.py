@@ -10,7 +10,8 @@ import threading
 import pytest
 
 from thanostack.testing import held_samples
-from thanostack.testing.processes import free_port, prometheus, until
+from thanostack.testing.ports import free_port
+from thanostack.testing.processes import prometheus, until
 
 pytestmark = pytest.mark.interop
 SCRAPES = 60

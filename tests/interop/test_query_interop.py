@@ -19,7 +19,8 @@ import httpx
 import pytest
 
 from thanostack.lib.pb import prometheus_remote_pb2
-from thanostack.testing.processes import free_port, peer_program, running, thanostack
+from thanostack.testing.ports import free_port
+from thanostack.testing.processes import peer_program, running, thanostack
 
 pytestmark = [pytest.mark.interop, pytest.mark.enable_socket]
 

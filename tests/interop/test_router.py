@@ -10,7 +10,8 @@ import pytest
 
 from thanostack.testing import held_samples
 from thanostack.testing.bodies import request_body
-from thanostack.testing.processes import free_port, prometheus, thanos_receive, until
+from thanostack.testing.ports import free_port
+from thanostack.testing.processes import prometheus, thanos_receive, until
 
 pytestmark = pytest.mark.interop
 TENANT = "routed"

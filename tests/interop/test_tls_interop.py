@@ -18,9 +18,9 @@ import pytest
 
 from thanostack.testing.bodies import request_body
 from thanostack.testing.certificates import Authority, Pair
+from thanostack.testing.ports import free_port
 from thanostack.testing.processes import (
     Server,
-    free_port,
     our_query,
     our_receive,
     peer_program,

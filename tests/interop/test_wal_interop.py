@@ -26,7 +26,8 @@ from thanostack.lib.wal.records import (
 )
 from thanostack.lib.wal.segments import PAGE_BYTES
 from thanostack.lib.wal.writer import WALOptions, WALWriter
-from thanostack.testing.processes import free_port, peer_program
+from thanostack.testing.ports import free_port
+from thanostack.testing.processes import peer_program
 from thanostack.testing.reference.head_chunk_file import encode_chunk as head_chunk
 from thanostack.testing.reference.wal_frames import frame
 

@@ -26,8 +26,9 @@ from thanostack.testing.cgroups import ControlGroup, control_group
 from thanostack.testing.h2_client import plain_message
 from thanostack.testing.open_loop import PATIENCE_S, Senders, Tally
 from thanostack.testing.open_loop_grpc import LABEL_NAMES, GrpcSenders, ask
+from thanostack.testing.ports import free_port
 from thanostack.testing.probe_times import ProbeTimes
-from thanostack.testing.processes import Server, free_port, our_query, our_receive
+from thanostack.testing.processes import Server, our_query, our_receive
 
 TENANT: Final = "overload"
 MEMORY_MIB: Final = 512

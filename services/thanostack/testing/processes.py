@@ -10,9 +10,7 @@ import contextlib
 import http.client
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,36 +24,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from thanostack.testing.go_programs import cache_folder
+from thanostack.testing.ports import free_port
 
 T = TypeVar("T")
-# Tests seed the other source, and would get the same ports again.
-_SYSTEM_RANDOM = random.SystemRandom()
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PRUNES_TOO_EARLY = "receive.(*tenant).shouldBeMarkedInactive"
 """Where a real receiver panics, now and then, that prunes a tenant before it has opened it: v0.42.4
 does (github.com/thanos-io/thanos/pull/8990)."""
-_GIVEN: set[int] = set()
-
-
-def free_port() -> int:
-    """Return a loopback port nobody listens on, and that this process was not given before.
-
-    Not one that the kernel hands out: before a server binds it, a connection may have it by then.
-    Nor the same one twice: of twenty ports for servers that start together two would be the same
-    once in fifty times.
-
-    Raises:
-        RuntimeError: if a process wants thousands.
-    """
-    for _ in range(100_000):
-        port = _SYSTEM_RANDOM.randrange(20_000, 30_000)
-        if port in _GIVEN:
-            continue
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            _GIVEN.add(port)
-            return port
-    raise RuntimeError("no free port is left between 20000 and 30000")
 
 
 def until(what: str, claim: Callable[[], T], timeout_s: float = 120) -> T:

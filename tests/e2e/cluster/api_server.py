@@ -21,7 +21,8 @@ from cluster.credentials import Credentials
 from cluster.kubectl import Kubectl
 from cluster.processes import ProcessGroup
 from cluster.programs import API_SERVER, build_all
-from thanostack.testing.processes import free_port, until
+from thanostack.testing.ports import free_port
+from thanostack.testing.processes import until
 
 _START_S = 90
 

@@ -17,7 +17,8 @@ import yaml
 
 from cluster.kubectl import Kubectl
 from cluster.processes import ending_with_us
-from thanostack.testing.processes import free_port, until
+from thanostack.testing.ports import free_port
+from thanostack.testing.processes import until
 from thanostack_operator.plan.observed import dig
 
 VERSION = "1.0"

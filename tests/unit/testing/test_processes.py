@@ -1,10 +1,11 @@
-"""Ports for servers of a test, and servers that end as they start."""
+"""Servers that end as they start."""
 
 import sys
 
 import pytest
 
-from thanostack.testing.processes import free_port, running
+from thanostack.testing.ports import free_port
+from thanostack.testing.processes import running
 
 PANIC = "panic: nil pointer\nthanos/pkg/receive.(*tenant).shouldBeMarkedInactive(0)"
 DIES_ONCE_THEN_SERVES = f"""
@@ -16,12 +17,6 @@ if not lived.exists():
 handler = http.server.SimpleHTTPRequestHandler
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[2])), handler).serve_forever()
 """
-
-
-def test_no_port_is_given_twice():
-    """Twenty servers that start together choose from ten thousand: two would meet now and then."""
-    ports = [free_port() for _ in range(500)]
-    assert len(set(ports)) == len(ports)
 
 
 @pytest.mark.enable_socket
