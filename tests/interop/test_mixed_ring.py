@@ -126,14 +126,21 @@ def world(tmp_path_factory):
 
 
 def make_known(nodes, queriers):
-    """Give each node something of each tenant: a querier hears of a new one every 5 s only."""
+    """Give each node something of each tenant, older than all that comes.
+
+    A querier hears every 5 s only of which tenants a node has, and how far back it goes; and asks
+    it for nothing else meanwhile.
+    """
+    then = now_ms() - 40 * 60_000
+    body = request_body([({"__name__": "known"}, [(then, 1.0)])])
     for tenant in TENANTS:
         for node in nodes:
-            node.send([request_body([({"__name__": "known"}, [(now_ms(), 1.0)])])], tenant=tenant)
+            node.send([body], tenant=tenant)
+    at_then = {"query": "count(known)", "dedup": "false", "time": then / 1000}
     for querier in queriers:
 
         def all_known(querier=querier):
-            found = querier.api("query", query="count(known)", dedup="false")["result"]
+            found = querier.api("query", **at_then)["result"]
             return [s["value"][1] for s in found] == [str(len(TENANTS) * len(MIXED))]
 
         until(f"all tenants at {querier.name}", all_known)
