@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 
-async def eventually(claim: Callable[[], object], within_s: float = 5) -> None:
+async def eventually(claim: Callable[[], object], within_s: float = 20) -> None:
     """Look again and again until a claim is true.
 
     Raises:

@@ -357,8 +357,8 @@ async def test_loops_can_be_stopped_whatever_they_do(world):
          "status": {"podIP": "10.0.0.1", "containerStatuses": [{"state": {"running": {}}}]}},
     )  # fmt: skip
     world.loops.ensure("ns", "x")
-    await asyncio.wait_for(hanging.wait(), 5)
-    await asyncio.wait_for(world.loops.stop(), 5)
+    await asyncio.wait_for(hanging.wait(), 20)
+    await asyncio.wait_for(world.loops.stop(), 20)
     assert world.sample("thanostack_operator_stacks") == 0
 
 

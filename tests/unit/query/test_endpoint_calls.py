@@ -391,8 +391,8 @@ async def test_waiting_ends_with_the_deadline():
         began = loop.time()
         with pytest.raises(error):
             await asyncio.to_thread(wait_for, work(), loop, deadline)
-        await asyncio.wait_for(ended.wait(), 2)
-        assert loop.time() - began < 2
+        await asyncio.wait_for(ended.wait(), 20)
+        assert loop.time() - began < 20
 
 
 def servicer(found, **options):

@@ -85,7 +85,7 @@ async def test_no_forward_is_begun_once_the_time_is_over():
     tried = []
     fan_out.postpone(SERIES, 0, "c", NOT_TRIED, lambda: tried.append("c"))
     fan_out._impatience.cancel()  # it would be tried after a while, and is not yet
-    assert await asyncio.wait_for(fan_out.settled, 5) is Verdict.UNAVAILABLE
+    assert await asyncio.wait_for(fan_out.settled, 20) is Verdict.UNAVAILABLE
     assert (tried, fan_out._open) == ([], {})
     assert fan_out._quorum.is_complete
     assert "DeadlineExceeded" in str(fan_out.error(Verdict.UNAVAILABLE))
@@ -103,16 +103,16 @@ async def test_a_forward_whose_turn_is_over_too_is_not_tried():
             self.fan_out.postpone(SERIES, 0, self.node, NOT_TRIED, lambda: tried.append("a"))
 
     fan_out.begun(0, Late(fan_out, 0, "a"))
-    assert await asyncio.wait_for(fan_out.settled, 5) is Verdict.UNAVAILABLE
+    assert await asyncio.wait_for(fan_out.settled, 20) is Verdict.UNAVAILABLE
     assert tried == []
 
 
 async def test_series_that_are_still_waited_for_are_not_called_lost():
     """The first series that cannot be stored settles a request; the others may be all right."""
-    fan_out = FanOut(Quorum(2, 3, 2), 5)
+    fan_out = FanOut(Quorum(2, 3, 2), 60)
     for node in "ab":
         fan_out.answer(SERIES, 0, node, NOT_TRIED)
-    verdict = await asyncio.wait_for(fan_out.settled, 5)
+    verdict = await asyncio.wait_for(fan_out.settled, 20)
     assert verdict is Verdict.UNAVAILABLE
     assert "at least 1 of 2 series are not on 2 of 3 replicas" in str(fan_out.error(verdict))
     fan_out.answer(SERIES, 0, "c", OK_END)

@@ -526,7 +526,7 @@ async def test_a_body_that_trickles_in_is_refused(ingestor):
         answered.append(message)
 
     scope = {"type": "http", "path": PATH, "method": "POST", "headers": []}
-    await asyncio.wait_for(ingestor.api(scope, receive, send), 5)
+    await asyncio.wait_for(ingestor.api(scope, receive, send), 20)
     assert answered[0]["status"] == 503
     assert (b"retry-after", b"1") in answered[0]["headers"]
     assert b"did not arrive" in answered[1]["body"]

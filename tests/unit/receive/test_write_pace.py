@@ -134,7 +134,7 @@ async def test_what_is_not_over_is_bounded():
         await asyncio.sleep(0)
     assert not third.done()
     paced.pace.leave()
-    await asyncio.wait_for(third, 5)
+    await asyncio.wait_for(third, 20)
     assert paced.value("waiting") == 0
 
 
@@ -148,7 +148,7 @@ async def test_a_refusal_of_one_who_awaits_comes_at_once():
     for left in (2, 1, 0):
         await asyncio.sleep(0)
         assert len(paced.pace._refusals) == left * REFUSALS_A_TURN
-    await asyncio.wait_for(asyncio.gather(*answered), 5)
+    await asyncio.wait_for(asyncio.gather(*answered), 20)
 
 
 async def test_giving_up_keeps_no_place():
@@ -163,7 +163,7 @@ async def test_giving_up_keeps_no_place():
     await asyncio.sleep(0)
     assert (paced.value("waiting"), coming.done()) == (1, False)
     coming.cancel()
-    await asyncio.wait_for(last, 5)
+    await asyncio.wait_for(last, 20)
     paced.pace.leave()
     assert paced.pace._running == 0
 

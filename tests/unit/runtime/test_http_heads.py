@@ -90,7 +90,7 @@ async def test_the_answer_says_why():
         writer.write(HEAD + b"X: " + b"a" * (HEAD_BYTES_MAX - 1000))
         await asyncio.sleep(0.2)
         writer.write(b"a" * 1000)
-        answer = await asyncio.wait_for(reader.read(), 5)
+        answer = await asyncio.wait_for(reader.read(), 20)
     assert answer.startswith(b"HTTP/1.1 431 ")
     assert b"connection: close" in answer
     assert answer.endswith(b"request headers exceed the limit of 1048576 bytes\n")

@@ -101,7 +101,7 @@ async def test_the_grace_period_is_kept():
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     await begun.wait()
-    await asyncio.wait_for(server.stop(), 5)
+    await asyncio.wait_for(server.stop(), 20)
     await serving
     writer.close()
     assert b"200" not in await reader.read()
@@ -112,9 +112,9 @@ class Idle:
 
     direct_paths = frozenset({b"/"})
 
-    def __init__(self, *, is_direct=False, last_requests_s=5.0):
+    def __init__(self, *, is_direct=False, last_requests_s=60.0):
         self.server = HTTPServer(
-            self, listen("127.0.0.1:0", "x"), grace_s=10, direct=self if is_direct else None,
+            self, listen("127.0.0.1:0", "x"), grace_s=60, direct=self if is_direct else None,
             last_requests_s=last_requests_s,
         )  # fmt: skip
         self.serving = asyncio.create_task(self.server.serve())
@@ -153,7 +153,7 @@ async def test_an_idle_connection_has_one_more_request(is_direct):
         await asyncio.open_connection("127.0.0.1", idle.server.port)
     assert b"\r\nconnection: close\r\n" in await idle.ask(reader, writer)
     assert await reader.read() == b""
-    await asyncio.wait_for(stopping, 2)
+    await asyncio.wait_for(stopping, 20)
     await idle.serving
     writer.close()
 
@@ -162,7 +162,7 @@ async def test_a_connection_that_stays_idle_is_closed():
     """After the time it has."""
     idle = Idle(last_requests_s=0.2)
     reader, writer = await idle.connect()
-    await asyncio.wait_for(idle.server.stop(), 2)
+    await asyncio.wait_for(idle.server.stop(), 20)
     assert await reader.read() == b""
     await idle.serving
     writer.close()

@@ -131,5 +131,5 @@ async def test_a_stop_during_the_start_cancels_it(life):
         asyncio.get_running_loop().call_later(0.01, life.supervisor.stop, "now")
         await asyncio.sleep(3600)
 
-    assert await asyncio.wait_for(life.supervisor.run(build), 5) == 0
+    assert await asyncio.wait_for(life.supervisor.run(build), 20) == 0
     assert life.supervisor.was_starting
