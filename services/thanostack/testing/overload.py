@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Final
 
@@ -59,7 +60,7 @@ class Figures:
         overload: what became of its requests.
         after: of a closed loop right behind it.
         capacity_after: requests a second of that.
-        probes: (status, seconds) of every probe meanwhile.
+        probes: (status, seconds) of every probe meanwhile, those of one path in a row.
         reads: (code, seconds) of every call of the StoreAPI meanwhile.
         steady_mib, peak_mib: resident memory before the overload, and its highest.
         anonymous_mib: of the group, at the end.
@@ -97,6 +98,11 @@ class Figures:
     def probe_s(self, q: float) -> float:
         """Return a quantile of the probes' times."""
         return _quantile(self.probes, q)
+
+    def late_probes(self, limit_s: float) -> int:
+        """Return how many probes in a row, at most, took longer; by what its CPU share leaves."""
+        lates = (seconds * self.cpu_share > limit_s for _, seconds in self.probes)
+        return max((sum(run) for late, run in groupby(lates) if late), default=0)
 
     def read_s(self, q: float) -> float:
         """Return a quantile of the times of calls of the StoreAPI."""
