@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from thanostack.runtime import http2_frames as h2
+from thanostack.runtime.farewell import Farewell
 from thanostack.runtime.grpc_handshake import Handshake, Route
 from thanostack.runtime.grpc_http2_call import Http2Service
 from thanostack.runtime.grpc_http2_server import Http2ServerProtocol
@@ -153,9 +154,10 @@ class Front:
             protocol.go_away()
 
     async def finish(self, grace_s: float) -> None:
-        """Wait, for a while, until the calls of our own side are answered."""
-        if self._ours:
-            closing = [asyncio.ensure_future(protocol.closed.wait()) for protocol in self._ours]
+        """Wait, for a while, until calls of our own side are answered and their clients gone."""
+        clients: list[Http2ServerProtocol | _Undecided] = [*self._ours, *self._waiting]
+        if clients:
+            closing = [asyncio.ensure_future(client.closed.wait()) for client in clients]
             _, late = await asyncio.wait(closing, timeout=grace_s)
             for waiter in late:
                 waiter.cancel()
@@ -254,7 +256,7 @@ class Front:
 
 
 class _Undecided(asyncio.Protocol):
-    """A connection in its handshake."""
+    """A connection in its handshake, and its farewell if it ends before a request came."""
 
     def __init__(self, front: Front, limits: FrontLimits) -> None:
         self._front, self._limits = front, limits
@@ -262,6 +264,8 @@ class _Undecided(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_greeted = False
+        self._farewell: Farewell | None = None
+        self.closed = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -287,6 +291,7 @@ class _Undecided(asyncio.Protocol):
             transport.write(reply)
         if handshake.route is not None:
             self._detach()
+            self._front.left(self)
             self._front.give(transport, handshake)
         elif handshake.is_settled and not self._is_greeted:
             self._is_greeted = True
@@ -294,7 +299,8 @@ class _Undecided(asyncio.Protocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._detach()
-        self._transport = None
+        self._front.left(self)
+        self.closed.set()
 
     def pause_writing(self) -> None:
         # Nothing is sent here but answers to pings: whoever does not read those is up to no good.
@@ -306,19 +312,21 @@ class _Undecided(asyncio.Protocol):
 
     def close(self) -> None:
         """Close at once."""
-        if self._transport is not None:
-            self._transport.abort()
+        ending = self._transport or self._farewell
+        if ending is not None:
+            ending.abort()
 
     def _end(self, code: H2Code) -> None:
         transport = self._transport
+        if transport is None:
+            return
+        if self._handshake.has_preface:
+            transport.write(h2.pack_goaway(0, code))
         self._detach()
-        if transport is not None:
-            if self._handshake.has_preface:
-                transport.write(h2.pack_goaway(0, code))
-            transport.close()
+        self._farewell = Farewell(transport, self.connection_lost)
 
     def _detach(self) -> None:
-        self._front.left(self)
+        self._transport = None
         if self._timer is not None:
             self._timer.cancel()
 

@@ -195,6 +195,29 @@ async def test_requests_behind_goaway_do_not_end_in_a_reset(
     assert client.received.count(b"answer") == 1
 
 
+async def test_a_first_request_behind_goaway_does_not_end_in_a_reset(
+    server: GrpcServer, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a client that had connected and not asked for anything when the server stopped."""
+    monkeypatch.setattr(farewell, "FAREWELL_S", 90.0)
+
+    def speak() -> None:
+        client.read_until(_is_left)
+        client.go_on_speaking()
+        client.read_to_end()
+        client.socket.close()
+
+    with await asyncio.to_thread(dial) as client:
+        await eventually(lambda: server.n_connections["undecided"] == 1)
+        await asyncio.to_thread(client.read_until, bool)
+        speaking = asyncio.create_task(asyncio.to_thread(speak))
+        assert await stop(server, 60.0) < 30
+        await speaking
+        await eventually(lambda: server.n_connections["undecided"] == 0)
+    assert goaways(client.received) == [(0, 0)]
+    assert b"answer" not in client.received
+
+
 async def test_a_large_call_that_is_given_back_does_not_end_in_a_reset(dial: Dial) -> None:
     """Most of it is still on its way when GOAWAY is sent."""
 
