@@ -70,7 +70,7 @@ def test_a_silent_ring_takes_no_turns_of_others(tmp_path):
                 times = [round(tally.quantile_s(q), 3) for q in (0.5, 0.99, 1.0)]
                 print(name, dict(tally.statuses), "late", tally.late, "s:", times)
             assert set(before.statuses) == set(beside.statuses) == {200}
-            assert beside.acknowledged > 400
+            assert beside.acknowledged > 100
             assert beside.quantile_s(0.5) < 0.5
             assert set(refused.statuses) == {503}
             assert refused.acknowledged + refused.late + refused.broken + refused.hasty == 0

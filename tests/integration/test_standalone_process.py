@@ -122,7 +122,7 @@ def test_it_stores_answers_and_survives_being_killed(standalone):
     standalone.start()
     wait_until("readiness after a kill", standalone.is_ready)
     assert standalone.query("height") == found
-    assert standalone.query("count_over_time(height[1m])")[0][1] == "2"
+    assert standalone.query("count_over_time(height[1h])")[0][1] == "2"
     assert standalone.send((series, [(now + 1000, 3.5)])).status_code == 200
     assert standalone.end(signal.SIGTERM) == 0
     assert "Traceback" not in standalone.output()

@@ -172,9 +172,7 @@ def moved(tmp_path_factory):
         until("blocks", lambda: len(blocks(root / "written")) >= 4)
         writer.send(20)
         scraping.wait_ready()
-        until(
-            "scrapes", lambda: scraping.api("query", query="count_over_time(up[5m])>20")["result"]
-        )
+        until("scrapes", lambda: scraping.api("query", query="sum_over_time(up[5m])>20")["result"])
         scraping.kill()
         written.kill()
     for name in ("scraped", "written"):

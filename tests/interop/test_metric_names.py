@@ -140,12 +140,8 @@ def exposed(tmp_path_factory):
             for server in (router, querier):
                 server.wait_ready()
             write(router, "names", now_ms, 5)
-            until(
-                "the series is found",
-                lambda querier=querier: querier.api("query", query="named", time=now_ms // 1000)[
-                    "result"
-                ],
-            )
+            named = {"query": "named", "time": now_ms // 1000 + 1}
+            until("the series is found", lambda q=querier, a=named: q.api("query", **a)["result"])
             for role, server in (("ingestor", ingestor), ("router", router), ("query", querier)):
                 found[role].append(families(server))
     return found

@@ -87,7 +87,7 @@ class Prometheus:
     def wait_for_scrapes(self):
         deadline = time.monotonic() + 60
         while True:
-            found = self.query("count_over_time(up[1m])")
+            found = self.query("sum_over_time(up[1m])")
             if found and int(found[0]["value"][1]) >= 5:
                 return
             assert time.monotonic() < deadline, self.log.read_text()

@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +28,7 @@ from thanostack.testing.h2_client import plain_message
 from thanostack.testing.open_loop import PATIENCE_S, Senders, Tally
 from thanostack.testing.open_loop_grpc import LABEL_NAMES, GrpcSenders, ask
 from thanostack.testing.ports import free_port
-from thanostack.testing.probe_times import ProbeTimes
+from thanostack.testing.probe_times import Answers, ProbeTimes
 from thanostack.testing.processes import Server, our_query, our_receive
 
 TENANT: Final = "overload"
@@ -60,7 +60,7 @@ class Figures:
         overload: what became of its requests.
         after: of a closed loop right behind it.
         capacity_after: requests a second of that.
-        probes: (status, seconds) of every probe meanwhile, those of one path in a row.
+        probes: (status, seconds) of every probe meanwhile, by URL.
         reads: (code, seconds) of every call of the StoreAPI meanwhile.
         steady_mib, peak_mib: resident memory before the overload, and its highest.
         anonymous_mib: of the group, at the end.
@@ -79,7 +79,7 @@ class Figures:
     overload: Tally = field(default_factory=Tally)
     after: Tally = field(default_factory=Tally)
     capacity_after: float = 0.0
-    probes: list[tuple[int, float]] = field(default_factory=list)
+    probes: Answers = field(default_factory=dict)
     reads: list[tuple[int, float]] = field(default_factory=list)
     steady_mib: float = 0.0
     peak_mib: float = 0.0
@@ -97,12 +97,17 @@ class Figures:
 
     def probe_s(self, q: float) -> float:
         """Return a quantile of the probes' times."""
-        return _quantile(self.probes, q)
+        return _quantile([*chain(*self.probes.values())], q)
 
     def late_probes(self, limit_s: float) -> int:
         """Return how many probes in a row, at most, took longer; by what its CPU share leaves."""
-        lates = (seconds * self.cpu_share > limit_s for _, seconds in self.probes)
-        return max((sum(run) for late, run in groupby(lates) if late), default=0)
+        limit_s /= self.cpu_share
+
+        def in_a_row(answers: list[tuple[int, float]]) -> int:
+            runs = groupby(seconds > limit_s for _, seconds in answers)
+            return max((sum(run) for _, run in runs), default=0)
+
+        return max(in_a_row(answers) for answers in self.probes.values())
 
     def read_s(self, q: float) -> float:
         """Return a quantile of the times of calls of the StoreAPI."""
@@ -118,7 +123,7 @@ class Figures:
             f"{self.goodput:.0%}, by CPU time {self.cpu_goodput:.0%}, CPU share "
             f"{self.cpu_share:.0%}; latency p50 "
             f"{tally.quantile_s(0.5):.3f} p99 "
-            f"{tally.quantile_s(0.99):.3f} s; probes {len(self.probes)}, p99 "
+            f"{tally.quantile_s(0.99):.3f} s; probes {sum(map(len, self.probes.values()))}, p99 "
             f"{self.probe_s(0.99):.3f}, longest {self.probe_s(1.0):.3f} s; StoreAPI "
             f"{len(self.reads)}, p99 {self.read_s(0.99):.3f}, longest {self.read_s(1.0):.3f} s; "
             f"memory "
@@ -225,7 +230,7 @@ async def _load(figures: Figures, server: Server, senders: Senders, capacity_s: 
     reading.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await reading
-    figures.probes = [answer for answers in probes.answers.values() for answer in answers]
+    figures.probes = probes.answers
     figures.after = await senders.closed(_CLOSED_SENDERS, capacity_s)
     figures.capacity_after = figures.after.acknowledged / capacity_s
     await senders.close()

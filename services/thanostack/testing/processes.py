@@ -272,8 +272,12 @@ def our_standalone(folder: Path, *, cache: Path) -> AbstractContextManager[Serve
 def thanos_receive(
     folder: Path, *flags: str, replica: str = "a", grpc_port: int = 0
 ) -> AbstractContextManager[Server]:
-    """Run the real `thanos receive`; without hashring flags it is an ingestor with its defaults."""
-    flags = (*flags, f"--receive.capnproto-address=127.0.0.1:{free_port()}")
+    """Run the real `thanos receive`; without hashring flags it is an ingestor with its defaults.
+
+    But one that retains for ever, and so does not prune: see _PRUNES_TOO_EARLY.
+    """
+    capnproto = f"--receive.capnproto-address=127.0.0.1:{free_port()}"
+    flags = (*flags, capnproto, "--tsdb.retention=0d")
     command = [str(peer_program("thanos"))]
     return _receive("thanos receive", command, folder, flags, replica, grpc_port)
 

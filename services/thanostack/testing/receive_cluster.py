@@ -18,15 +18,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import signal
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from thanostack.testing.ports import free_port
 from thanostack.testing.processes import Server, launch, our_query, thanostack, until
 from thanostack.testing.relay import Relay
 from thanostack.testing.write_senders import Service
@@ -39,18 +38,6 @@ _QUERY_FLAGS: Final = (
     # Of a node that is silent: the others have what is acknowledged.
     "--store.response-timeout=2s",
 )
-# Below the range from which the kernel takes ports of outgoing connections: a port stays free while
-# the node that listens on it is down.
-_PORTS: Final = iter(random.sample(range(20_000, 32_000), 12_000))
-
-
-def _steady_port() -> int:
-    """Return a port that was not returned before and that no outgoing connection will ever have."""
-    for port in _PORTS:
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("", port))
-            return port
-    raise OSError("no port is free")
 
 
 @dataclass(frozen=True)
@@ -98,7 +85,7 @@ class Node:
 
     def __init__(self, name: str, folder: Path, place: Place) -> None:
         self.name, self.place = name, place
-        self._http, self._grpc, self._write = (_steady_port() for _ in range(3))
+        self._http, self._grpc, self._write = (free_port() for _ in range(3))
         self._log = folder / f"{name}.log"
         self.flags: tuple[str, ...] = ()
         """Of `thanostack receive`, besides addresses and directory."""

@@ -123,9 +123,12 @@ def late_ingestor(trial: Trial) -> None:
         for relay in relays:
             relay.set_delay(0)
     writes = trial.senders.between(before, trial.senders.mark())
-    slowest_s = max(write.ended_s - write.begun_s for write in writes)
+    waits_s = (write.ended_s - write.begun_s for write in writes)
+    late = [f"{wait_s:.2f} s" for wait_s in waits_s if wait_s >= LATE_S]
     assert relays, "no ingestor of the ring is behind a relay"
-    assert slowest_s < LATE_S, f"a write waited {slowest_s:.2f} s for an ingestor {LATE_S:g} s late"
+    # A machine that stands still holds up one write of each sender; a router that waits, most.
+    n_senders = len(trial.senders.senders)
+    assert len(late) <= n_senders, f"writes waited for an ingestor {LATE_S:g} s late: {late}"
 
 
 def rolling_restart(trial: Trial) -> None:
@@ -169,7 +172,7 @@ def drain(trial: Trial) -> None:
     newest_ms = trial.senders.newest_ms
     _ask_drain(victim, "POST")
     until("a drained ingestor", lambda: _ask_drain(victim, "GET")["state"] == "drained", 30)
-    assert not missing(own, trial.held(victim)), "a drained ingestor lacks what it had"
+    until("what the drained ingestor had", lambda: not missing(own, trial.held(victim)), 30)
     victim.server.stop()
     trial.pause(0.2, 1)
     trial.check_now()
@@ -248,10 +251,10 @@ def _await_appended(node: Node) -> None:
     """Wait until a node has stored more than now.
 
     Raises:
-        TimeoutError: if it does not within ten seconds.
+        TimeoutError: if it does not within half a minute.
     """
     before = node.appended()
-    until(f"{node.name} to take writes again", lambda: node.appended() > before, 10)
+    until(f"{node.name} to take writes again", lambda: node.appended() > before, 30)
 
 
 def _restart_router(trial: Trial, router: Node) -> None:

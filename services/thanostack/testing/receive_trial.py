@@ -116,7 +116,7 @@ class Trial:
         """Let a fault happen, write on, and read back all that this run has written."""
         self.pause(0, 0.3)
         fault(self)
-        self.senders.await_writes(3)
+        self.senders.await_writes(6)
         return self._tally(name)
 
     def _tally(self, name: str) -> Tally:
