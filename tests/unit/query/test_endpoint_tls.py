@@ -19,6 +19,7 @@ from thanostack.runtime.logs import configure
 from thanostack.runtime.process import new_process
 from thanostack.runtime.tls_options import ClientTLSOptions, ServerTLSOptions
 from thanostack.testing.certificates import Authority
+from thanostack.testing.polling import eventually
 
 pytestmark = pytest.mark.enable_socket
 LOG = configure("query", level="error", form="logfmt")
@@ -45,7 +46,7 @@ class Store:
     """An endpoint behind TLS whose Series call can be held."""
 
     def __init__(self, process, authority):
-        self.held = threading.Event()
+        self.asked, self.held = threading.Event(), threading.Event()
         info = encode_info(EndpointInfo("receive", has_store=True))
         self.server = GrpcServer(
             "127.0.0.1:0",
@@ -60,6 +61,7 @@ class Store:
         )
 
     def _series(self, _request, _context):
+        self.asked.set()
         yield b"1"
         self.held.wait(20)
         yield b"2"
@@ -85,7 +87,7 @@ async def test_a_changed_endpoint_lets_its_calls_end(process, tmp_path):
     await found.update()
     (before,) = found.stores()
     asked = asyncio.ensure_future(before.series(b"", Call()))
-    await asyncio.sleep(0.3)
+    await eventually(store.asked.is_set)
     options = dataclasses.replace(spec.tls, server_name="localhost")
     specs[address] = dataclasses.replace(spec, tls=options)
     await found.update()

@@ -225,7 +225,7 @@ async def test_a_node_that_is_down_is_not_asked_again_at_once():
         assert (await write(cluster)).error() is None
     assert len(dead.requests) == 3
     dead.says = OK_END
-    await asyncio.sleep(0.2)
+    await eventually(lambda: not cluster.peers.of(NODES[0]).is_down)
     await write(cluster)
     assert len(dead.requests) == 6
 
@@ -331,7 +331,7 @@ async def test_the_own_share_is_stored_without_a_message():
     storage = RememberingStorage()
     cluster = ingesting(storage, replication_factor=3)
     assert (await write(cluster)).error() is None
-    await asyncio.sleep(0.05)
+    await cluster.router.close()
     assert len(storage.opened["t"].series) == len(SERIES)
     assert cluster.nodes[NODES[0]].requests == []
     success = cluster.value("thanos_receive_replications_total", result="success")
@@ -343,7 +343,7 @@ async def test_a_request_that_is_a_replica_goes_to_that_replicas_node_only():
     storage = RememberingStorage()
     cluster = ingesting(storage, replication_factor=3)
     assert (await write(cluster, replica=2)).error() is None
-    await asyncio.sleep(0.05)
+    await cluster.router.close()
     elsewhere = [list(node.stored) for node in cluster.nodes.values()]
     here = len(storage.opened["t"].series)
     assert here + sum(map(len, elsewhere)) == len(SERIES)
@@ -465,8 +465,7 @@ async def test_a_silent_nodes_share_goes_to_the_next_ones_after_the_first_forwar
     cluster.nodes[NODES[0]].says = None
     await write(cluster)
     cluster.clock.advance(100)
-    await asyncio.sleep(0.2)
-    assert cluster.peers.of(NODES[0]).is_down
+    await eventually(lambda: cluster.peers.of(NODES[0]).is_down)
     series = [({**labels, "q": "1"}, samples) for labels, samples in SERIES]
     asked = len(cluster.nodes[NODES[0]].requests)
     assert (await write(cluster, *series)).error() is None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import socket
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -23,6 +22,7 @@ from thanostack.runtime.grpc_server import GrpcOptions, GrpcServer
 from thanostack.runtime.http2_client import CallEnd
 from thanostack.runtime.http2_frames import H2Code
 from thanostack.testing.h2_client import snappy_message
+from thanostack.testing.ports import free_port
 
 METHOD = "/thanos.WriteableStore/RemoteWrite"
 
@@ -218,9 +218,7 @@ async def test_a_peer_that_speaks_something_else_is_named_so() -> None:
 
 async def test_a_peer_that_is_not_there_is_unavailable() -> None:
     """At once, with the reason; and it is tried again by the next call."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     channel = channel_to(port)
     end = await ask(channel, b"x")
     assert end.code is GrpcCode.UNAVAILABLE
@@ -243,8 +241,8 @@ async def test_an_address_that_cannot_be_dialled_is_unavailable(address: str) ->
 async def test_a_call_goes_on_elsewhere_when_the_server_leaves() -> None:
     """A server that restarts between two calls, or ends connections by age, costs no call."""
     service = Service()
-    async with served(service) as server:
-        port = server.port
+    port = free_port()
+    async with served(service, port):
         channel = channel_to(port)
         await ask(channel, b"first")
     async with served(service, port):
@@ -400,6 +398,7 @@ async def test_a_probe_says_why_a_peer_cannot_be_reached(monkeypatch: pytest.Mon
     async with scripted(Peer(), Alive()) as port:
         channel = channel_to(port)
         assert "no answer to a ping" in await channel.probe()
+        monkeypatch.setattr(grpc_client, "PROBE_TIMEOUT_S", 20)
         assert await channel.probe() == ""
         await channel.close()
     refused = channel_to(port)

@@ -31,6 +31,7 @@ from thanostack.runtime.grpc_call import (
 from thanostack.runtime.grpc_server import GrpcOptions, GrpcServer
 from thanostack.testing.h2_client import H2Client
 from thanostack.testing.polling import eventually
+from thanostack.testing.ports import free_port
 
 ECHO = "/thanos.Store/LabelNames"
 FAIL = "/thanos.Store/LabelValues"
@@ -91,9 +92,9 @@ def service() -> Service:
     return Service()
 
 
-async def served(service: Service, options: GrpcOptions | None = None) -> GrpcServer:
+async def served(service: Service, options: GrpcOptions | None = None, port: int = 0) -> GrpcServer:
     server = GrpcServer(
-        "127.0.0.1:0",
+        f"127.0.0.1:{port}",
         {
             ECHO: Unary(service.echo),
             FAIL: Unary(service.fail),
@@ -318,7 +319,7 @@ async def test_reflection_lists_our_services(server: GrpcServer) -> None:
 
 async def test_stop_lets_calls_finish(service: Service) -> None:
     """With grace a running stream ends well, new calls are refused, and the port is free."""
-    server = await served(service)
+    server = await served(service, port=free_port())
 
     def client(channel: Any) -> list[bytes]:
         stream = channel.unary_stream(QUERY)(b"")

@@ -47,6 +47,7 @@ async def start(settings, life):
     life.supervisor.task("http", server.serve())
     life.supervisor.drain("http", server.stop)
     if "hang" in sys.argv:
+        life.log.info("hanging")
         await asyncio.to_thread(__import__("time").sleep, 600)
     life.probes.set_ready()
     life.log.info("serving", port=server.port)
@@ -129,8 +130,7 @@ def test_a_signal_ends_a_process_gracefully(start):
 def test_a_stop_during_the_start_does_not_wait_for_a_thread(start):
     """A replay that takes minutes does not keep a process that was told to go."""
     program = start("hang")
-    program.wait_for("msg=starting")
-    time.sleep(0.5)
+    program.wait_for("msg=hanging")
     program.process.send_signal(signal.SIGTERM)
     began = time.monotonic()
     assert program.end() == 0

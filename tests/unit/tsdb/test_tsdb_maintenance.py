@@ -152,6 +152,8 @@ def test_what_is_acknowledged_while_writes_stop_is_flushed(tmp_path):
     threads = [threading.Thread(target=writer, args=(name,)) for name in stored]
     for thread in threads:
         thread.start()
+    while not all(stored.values()):
+        time.sleep(0.01)
     time.sleep(0.2)
     tsdb.refuse_writes("flushed")
     Maintenance(tsdb).flush()
@@ -243,27 +245,43 @@ def test_cut_beside_writers_and_readers(tmp_path):
     tsdb.close()
 
 
-def test_reader_before_the_cut(tmp_path, monkeypatch):
-    """A read that began before a cut is waited for and gets the whole; one too slow is told so."""
+def two_reads_behind(tmp_path, monkeypatch):
+    """Return a TSDB whose head is due for a cut, and two reads of it that have begun."""
     monkeypatch.setattr(head_reader, "_GROUP", 2000)
     tsdb = opened(tmp_path)
     names = [f"{i:05d}" for i in range(4500)]
     write(tsdb, names, [5])
     write(tsdb, names, [15_006])
-    reading = tsdb.series(SeriesQuery((), MINT, MAXT))
-    slow = tsdb.series(SeriesQuery((), MINT, MAXT))
-    assert len(next(reading)) == len(next(slow)) == 2000
-    maintenance = threading.Thread(target=Maintenance(tsdb, reader_patience_s=3).run)
+    reads = [tsdb.series(SeriesQuery((), MINT, MAXT)) for _ in range(2)]
+    assert [len(next(read)) for read in reads] == [2000, 2000]
+    return tsdb, reads
+
+
+def test_reads_before_the_cut(tmp_path, monkeypatch):
+    """They are waited for, all of them, and get the whole."""
+    tsdb, reads = two_reads_behind(tmp_path, monkeypatch)
+    maintenance = threading.Thread(target=Maintenance(tsdb, reader_patience_s=60).run)
     maintenance.start()
-    while tsdb.counters.compactions == 0:
+    while tsdb.counters.head_truncations == 0:
         time.sleep(0.001)
-    rest = [batch.chunk_offsets[-1] for batch in reading]
-    assert [4000, 1000] == [int(n) for n in rest]
-    assert tsdb.head.mint == 5
-    maintenance.join(60)
+    for read in reads:
+        maintenance.join(0.2)
+        assert (maintenance.is_alive(), tsdb.head.mint) == (True, 5)
+        assert [4000, 1000] == [int(batch.chunk_offsets[-1]) for batch in read]
+    maintenance.join(30)
     assert tsdb.head.mint == 15_006
-    with pytest.raises(Unavailable, match="ask again"):
-        list(slow)
+    assert sum(map(len, samples_of(tsdb).values())) == 9000
+    tsdb.close()
+
+
+def test_reads_that_are_too_slow_for_a_cut(tmp_path, monkeypatch):
+    """They are told so; what they did not get is there to be asked for again."""
+    tsdb, reads = two_reads_behind(tmp_path, monkeypatch)
+    Maintenance(tsdb, reader_patience_s=0.2).run()
+    assert (tsdb.counters.compactions, tsdb.head.mint) == (1, 15_006)
+    for read in reads:
+        with pytest.raises(Unavailable, match="ask again"):
+            list(read)
     assert sum(map(len, samples_of(tsdb).values())) == 9000
     tsdb.close()
 
