@@ -35,6 +35,7 @@ def test_a_user_may_do_what_a_role_grants_and_no_more(api_server):
         user("get", "configmaps", here)
     admin("create", "role", "reader", "--verb=list", "--resource=configmaps", here)
     admin("create", "rolebinding", "reader", "--role=reader", "--user=reader", here)
+    until("the role", lambda: user.can("list", "configmaps", here))
     assert user.json("get", "configmaps", here)["items"] == []
     with pytest.raises(KubectlError, match='cannot list resource "secrets"'):
         user("get", "secrets", here)

@@ -130,7 +130,8 @@ def test_memory_limits_kill(cluster, services_image, served):
     objects[1]["spec"]["containers"][0]["resources"] = {"limits": {"memory": "64Mi"}}
     apply(cluster, objects, served)
     reason = "{.status.containerStatuses[0].state.terminated.reason}"
-    cluster.kubectl("wait", "pod/fat", f"--for=jsonpath={reason}=OOMKilled", "-v0", served)
+    killed = (f"--for=jsonpath={reason}=OOMKilled", "--timeout=90s")
+    cluster.kubectl("wait", "pod/fat", *killed, "-v0", served)
 
 
 def test_an_index_in_use_is_refused(cluster, tmp_path):

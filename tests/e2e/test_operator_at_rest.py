@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import time
-import urllib.request
 
 import pytest
 from cluster import fake_kubelet
@@ -68,14 +66,9 @@ def n_ready(kubectl):
 
 def counters(process):
     """Return passes, and requests that changed anything, as the operator counts them."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{process.http_port}/metrics") as answer:
-        text = answer.read().decode()
-
-    def total(name):
-        return sum(float(v) for v in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
-
-    prefix = "thanostack_operator"
-    return total(f"{prefix}_reconciles_total"), total(f"{prefix}_writes_total")
+    names = ("reconciles", "writes")
+    passes, writes = (process.metric(f"thanostack_operator_{name}_total") for name in names)
+    return passes, writes
 
 
 def test_fifty_stacks_at_rest_cost_little_and_write_nothing(fleet):

@@ -7,10 +7,8 @@ route is shown on a real node, in `test_operator_data.py`.
 from __future__ import annotations
 
 import json
-import re
 import signal
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,9 +28,7 @@ CRD = ROOT / "crds" / "thanostack.io_thanosstacks.yaml"
 def apply_crd(kubectl: Kubectl) -> None:
     """Apply the CRD and wait until its kind is served."""
     kubectl.apply(CRD.read_text())
-    until(
-        "the CRD", lambda: "thanosstacks" in kubectl("api-resources", "--api-group=thanostack.io")
-    )
+    kubectl.await_crds()
 
 
 @pytest.fixture(scope="module")
@@ -64,18 +60,11 @@ def stack(process: OperatorProcess, kubectl: Kubectl) -> Iterator[Stack]:
     )
 
 
-def metric(process: OperatorProcess, name: str) -> float:
-    """Return the sum of a metric of the operator over its labels."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{process.http_port}/metrics") as answer:
-        lines = answer.read().decode().splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if re.match(name + r"[{ ]", line))
-
-
 def ingestors_gone(stack: Stack, kubelet: FakeKubelet) -> list[tuple[str, str]]:
     """Return ordinal and drain of the stack's ingestors that ended, in their order."""
     return [
         (name.rsplit("-", 1)[1], state)
-        for namespace, name, state in kubelet.removed
+        for namespace, name, state in kubelet.removed.values()
         if namespace == stack.namespace and name.startswith("x-ingestor")
     ]
 
@@ -104,15 +93,15 @@ def test_rest_is_rest(stack: Stack, process: OperatorProcess):
     stack.await_ready()
     time.sleep(1)
     version = stack.get("thanosstack", "x")["metadata"]["resourceVersion"]
-    changes = metric(process, "thanostack_operator_changes_total")
-    writes = metric(process, "thanostack_operator_writes_total")
-    passes = metric(process, "thanostack_operator_reconciles_total")
+    changes = process.metric("thanostack_operator_changes_total")
+    writes = process.metric("thanostack_operator_writes_total")
+    passes = process.metric("thanostack_operator_reconciles_total")
     for number in range(3):  # events that ask for passes
         stack.annotate("service", "x-query", some=str(number))
         time.sleep(0.5)
-    assert metric(process, "thanostack_operator_reconciles_total") > passes
-    assert metric(process, "thanostack_operator_changes_total") == changes
-    assert metric(process, "thanostack_operator_writes_total") == writes
+    until("a pass", lambda: process.metric("thanostack_operator_reconciles_total") > passes)
+    assert process.metric("thanostack_operator_changes_total") == changes
+    assert process.metric("thanostack_operator_writes_total") == writes
     assert stack.get("thanosstack", "x")["metadata"]["resourceVersion"] == version
 
 
@@ -163,6 +152,7 @@ def test_nothing_moves_until_all_routers_have_the_ring(stack: Stack, kubelet: Fa
     kubelet.deaf.add(names[0])
     stack.patch({"receive": {"rings": [{"name": "default", "replicas": 5}]}})
     stack.until("the first step", lambda: stack.members() == [0, 1, 2, 3])
+    stack.until("the other router", lambda: stack.status()["hashrings"]["missing"] == [names[0]])
     time.sleep(4)
     assert stack.members() == [0, 1, 2, 3]
     assert names[0] in stack.condition("RingStable")["message"]
@@ -248,9 +238,17 @@ def test_what_others_add_is_told_and_stays(stack: Stack):
     assert condition["reason"] == "ForeignFields"
     variable = "Deployment x-query: spec.template.spec.containers[thanos-query].env[FOO]"
     assert condition["message"] == f"{variable} was added by kubectl-set; it stays"
-    stack.await_ready()
+    stack.await_settled()
     versions = ("get", "thanosstack/x", "deployment/x-query", here,
                 "--output=jsonpath={.items[*].metadata.resourceVersion}")  # fmt: skip
+
+    def is_at_rest() -> bool:
+        """Ready does not mean that nothing more is told: of an old router that is gone, say."""
+        before = stack.kubectl(*versions)
+        time.sleep(1.5)
+        return stack.kubectl(*versions) == before
+
+    stack.until("rest", is_at_rest)
     before = stack.kubectl(*versions)
     stack.annotate("service", "x-query", some="thing")  # an event that asks for a pass
     time.sleep(2)
@@ -338,11 +336,11 @@ def test_an_object_of_somebody_else_is_left_alone(stack: Stack):
     assert condition["reason"] == "NameTaken"
     assert "Service x-query is there already" in condition["message"]
     assert "kubectl-create made it" in condition["message"]
+    warnings = ("get", "events", here, "--field-selector=type=Warning")
+    stack.until("the event", lambda: "x-query" in stack.kubectl(*warnings))
     time.sleep(1)
     assert stack.get("service", "x-query") == before
     assert stack.items("deployments,statefulsets,services,configmaps") == []
-    warnings = stack.kubectl("get", "events", here, "--field-selector=type=Warning")
-    assert "x-query" in warnings
     command = condition["message"].partition("`kubectl ")[2].partition("`")[0]
     stack.kubectl(*command.split())
     stack.await_ready()
@@ -422,11 +420,12 @@ def test_paused_means_nothing_is_touched(stack: Stack):
 def test_a_second_operator_waits_and_takes_over(
     stack: Stack, process: OperatorProcess, tmp_path: Path
 ):
+    until("the first", lambda: process.metric("thanostack_operator_ready") == 1)
     with operator(process.kubeconfig, tmp_path, "--identity=second") as second:
         stack.apply()
         stack.await_ready()
         passes = until(
-            "its metrics", lambda: [metric(second, "thanostack_operator_reconciles_total")]
+            "its metrics", lambda: [second.metric("thanostack_operator_reconciles_total")]
         )
         assert passes == [0]
         process.stop()
@@ -434,10 +433,10 @@ def test_a_second_operator_waits_and_takes_over(
         stack.until(
             "the second", lambda: stack.get("deployment", "x-query")["spec"]["replicas"] == 3
         )
-        until("its pass", lambda: metric(second, "thanostack_operator_reconciles_total") > 0)
+        until("its pass", lambda: second.metric("thanostack_operator_reconciles_total") > 0)
         process.start()
         second.stop()
-    until("the first again", lambda: metric(process, "thanostack_operator_stacks") >= 1)
+    until("the first again", lambda: process.metric("thanostack_operator_stacks") >= 1)
 
 
 def test_unknown_fields_are_refused(stack: Stack):

@@ -22,6 +22,8 @@ from cluster.operators import OperatorProcess, Stack, operator
 from cluster.programs import monitoring_definitions
 from cluster.release import OPERATOR, RELEASE, Release
 
+from thanostack.testing.processes import until
+
 HOME, WATCHED, UNWATCHED = "thanostack-system", "watched", "unwatched"
 ACCOUNT = f"system:serviceaccount:{HOME}:{OPERATOR}"
 MONITORS = {"serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}}}
@@ -208,15 +210,30 @@ def test_service_monitors_go_when_they_are_not_asked_for(stack: Stack):
     stack.await_ready()
 
 
+def stop(release: Release, process: OperatorProcess) -> float:
+    """Stop the operator while it looks after its stack; return the s that its end took."""
+    until("its stack", lambda: process.metric("thanostack_operator_stacks") == 1)
+    begun = time.monotonic()
+    assert process.stop() == 0
+    took_s = time.monotonic() - begun
+    lease = release.kubectl.json("get", "lease", OPERATOR, f"--namespace={HOME}")
+    assert lease["spec"].get("holderIdentity") is None
+    return took_s
+
+
 def test_it_ends_at_once_and_gives_its_lease_back(
     release: Release, process: OperatorProcess, stack: Stack
 ):
-    """Kopf waits five seconds for tasks that go on: the next operator would, too."""
-    begun = time.monotonic()
-    assert process.stop() == 0
-    assert time.monotonic() - begun < 4
-    lease = release.kubectl.json("get", "lease", OPERATOR, f"--namespace={HOME}")
-    assert lease["spec"].get("holderIdentity") is None
+    """Kopf waits five seconds for tasks that go on: the next operator would, too.
+
+    It would do so every time; a busy machine does not.
+    """
+    took_s = stop(release, process)
+    for _ in range(2):
+        if took_s >= 4:
+            process.start()
+            took_s = stop(release, process)
+    assert took_s < 4
 
 
 def test_an_uninstallation_lets_go_of_stacks(

@@ -133,8 +133,9 @@ def test_volumes_grow_and_no_pod_is_touched(stack: Stack):
     owners = {dig(pod, "metadata", "ownerReferences", 0, "uid") for pod in stack.pods("ingestor")}
     assert owners == {live}, "they are adopted"
     assert stack.members() == [0, 1, 2]
+    wanted = {"VolumesGrow", "StatefulSetReplaced", "VolumesGrown"}
+    stack.until("the events", lambda: wanted <= set(reasons(stack)))
     told = reasons(stack)
-    assert {"VolumesGrow", "StatefulSetReplaced", "VolumesGrown"} <= set(told)
     assert not {"Drift", "ComponentsNotAvailable", "RingChanged"} & set(told[n_told:])
 
 
@@ -244,6 +245,7 @@ def test_a_class_that_forbids_it_stops_nothing_else(stack: Stack):
     stack.until("the other changes", lambda: stack.members() == [0, 1, 2, 3])
     stack.await_condition("UpgradeInProgress", "False")
     assert stack.get("deployment", "x-query")["spec"]["replicas"] == 3
+    stack.await_ended()
     for pod in stack.items("pods"):
         assert "--log.level=debug" in pod["spec"]["containers"][0]["args"]
     assert set(requests(stack).values()) == {"10Gi"}

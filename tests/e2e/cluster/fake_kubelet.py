@@ -89,7 +89,7 @@ class FakeKubelet:
         broken_images: images that cannot be pulled.
         small_file_systems: whether file systems stay as they are when their volumes grow.
         drains: states other than serving, by namespace and name.
-        removed: namespace, name and drain of the pods that ended, in their order.
+        removed: namespace, name and drain of the pods that ended, by their uid and in their order.
     """
 
     kubeconfig: Path
@@ -100,7 +100,7 @@ class FakeKubelet:
     broken_images: set[str] = field(default_factory=set)
     small_file_systems: bool = False
     drains: dict[tuple[str, str], str] = field(default_factory=dict)
-    removed: list[tuple[str, str, str]] = field(default_factory=list)
+    removed: dict[str, tuple[str, str, str]] = field(default_factory=dict)
     _pods: dict[str, FakePod] = field(default_factory=dict)
     _next: int = 1
 
@@ -221,7 +221,8 @@ class FakeKubelet:
             if uid in self._pods:
                 await self._pods.pop(uid).runner.cleanup()
             state = self.drains.get((namespace, name), "serving")
-            self.removed.append((namespace, name, state))
+            # Before it is gone, as tests ask then; the deletion may fail and be repeated.
+            self.removed.setdefault(uid, (namespace, name, state))
             await kube.delete(Ref("v1", "Pod", name, uid), namespace, grace_s=0)
             return
         if self.broken_images & {c["image"] for c in pod["spec"]["containers"]}:

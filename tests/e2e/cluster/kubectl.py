@@ -71,13 +71,25 @@ class Kubectl(_Client):
         return self("apply", "--server-side", "-f", "-", *arguments, stdin=manifest)
 
     def await_crds(self) -> None:
-        """Return when all custom resources that are defined are served.
+        """Return when all custom resources that are defined are served, and discovery knows.
 
         `kubectl wait` fails on one whose conditions are still null.
         """
-        until(
-            "custom resources", lambda: all(map(_is_established, self.json("get", "crd")["items"]))
-        )
+
+        def are_served() -> bool:
+            crds = self.json("get", "crd")["items"]
+            known = self("api-resources", "--output=name").split()
+            return all(_is_established(crd) and crd["metadata"]["name"] in known for crd in crds)
+
+        until("custom resources", are_served)
+
+    def can(self, verb: str, resource: str, *arguments: str) -> bool:
+        """Return whether the user may do that: what a role grants is known a moment later."""
+        try:
+            self("auth", "can-i", verb, resource, *arguments)
+        except KubectlError:
+            return False
+        return True
 
 
 class Helm(_Client):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +63,14 @@ class OperatorProcess:
         assert self.process is not None
         self.process.send_signal(number)
         return self.process.wait(30)
+
+    def metric(self, name: str) -> float:
+        """Return the sum of a metric of its own over the labels."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/metrics") as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(
+            float(line.rsplit(" ", 1)[1]) for line in lines if re.match(name + r"[{ ]", line)
+        )
 
 
 @contextlib.contextmanager
@@ -164,6 +174,19 @@ class Stack:
     def await_ready(self, timeout_s: float = 120) -> None:
         """Wait until the stack is as the spec asks."""
         self.await_condition("Ready", "True", timeout_s)
+
+    def await_settled(self, timeout_s: float = 240) -> None:
+        """Wait until it is as the spec asks and no pod ends any more."""
+        self.await_ready(timeout_s)
+        self.await_ended(timeout_s)
+
+    def await_ended(self, timeout_s: float = 240) -> None:
+        """Wait until all pods are gone that are to go; what counts pods may change until then."""
+
+        def ending() -> list[Any]:
+            return [p for p in self.items("pods") if "deletionTimestamp" in p["metadata"]]
+
+        self.until("no pod that ends", lambda: not ending(), timeout_s)
 
     def pods(self, component: str) -> list[Any]:
         """Return the pods of a component, in order of their names."""
