@@ -19,6 +19,7 @@ from cluster.writes import Querier
 
 from thanostack.testing.ports import free_port
 from thanostack.testing.processes import prometheus, until
+from thanostack_operator.observe import is_ready
 
 pytestmark = pytest.mark.timeout(900)
 # From when a router is dead until no new connection goes to it: the kubelet looks at containers
@@ -57,7 +58,8 @@ def test_a_prometheus_writes_to_it_and_its_tenant_alone_can_read(cluster, stack,
     own = free_port()
     config = PROMETHEUS.format(own=own, host=address[0], port=address[1])
     with prometheus(tmp_path / "prometheus", config=config, port=own):
-        found = until("a sample", lambda: Querier(there, "team-a").query("up"), 300)
+        # A scrape fails that takes over a second while the stack starts.
+        found = until("a sample", lambda: Querier(there, "team-a").query("up == 1"), 300)
         print(f"\nfrom apply to the first answered query: {time.monotonic() - begun:.1f} s")
         assert found[0]["metric"]["tenant_id"] == "team-a"
         assert found[0]["value"][1] == "1"
@@ -77,23 +79,13 @@ def rings(replicas, size="50Gi"):
 def at_size(stack, replicas):
     """Have it so large, which it is already after the test before."""
     stack.patch(rings(replicas))
-    await_settled(stack)
-
-
-def await_settled(stack, timeout_s=240):
-    """Wait until it is as the spec asks and no pod ends any more."""
-    stack.await_ready(timeout_s)
-    stack.until("no pod that ends", lambda: not ending(stack), timeout_s)
-
-
-def ending(stack):
-    return [pod for pod in stack.items("pods") if "deletionTimestamp" in pod["metadata"]]
+    stack.await_settled()
 
 
 def test_a_ring_grows(stack, writes):
     with writes.phase("ring 3 -> 5") as tally:
         stack.patch(rings(5))
-        await_settled(stack)
+        stack.await_settled()
         assert stack.members() == [0, 1, 2, 3, 4]
     check(tally)
 
@@ -102,7 +94,7 @@ def test_a_ring_shrinks(stack, writes):
     at_size(stack, 5)
     with writes.phase("ring 5 -> 4") as tally:
         stack.patch(rings(4))
-        await_settled(stack)
+        stack.await_settled()
         assert stack.members() == [0, 1, 2, 3]
         assert len(stack.pods("ingestor")) == 4
     check(tally)
@@ -141,7 +133,7 @@ def test_an_operator_killed_at_every_step_of_a_scale_down_goes_on(stack, writes,
             if step not in steps:
                 steps.append(step)
                 release.kill_operator()
-        await_settled(stack)
+        stack.await_settled()
         assert stack.members() == [0, 1, 2]
     print(f"{len(steps)} operators killed")
     check(tally)
@@ -151,7 +143,7 @@ def test_an_operator_killed_at_every_step_of_a_scale_down_goes_on(stack, writes,
 def test_routers_are_replaced(stack, writes):
     with writes.phase("router rollout") as tally:
         stack.patch({"receive": {"routers": {"extraArgs": ["--receive.request-bytes-max=16MiB"]}}})
-        await_settled(stack)
+        stack.await_settled()
     check(tally)
 
 
@@ -159,11 +151,19 @@ FORCED = ("--grace-period=0", "--force")
 
 
 def replace(stack, name, *how):
-    """Delete a pod and wait until there is another one and all is as it should be."""
+    """Delete a pod and wait until another one is ready and all is as it should be.
+
+    That it is ready the pod itself says: the stack is Ready until the operator has looked.
+    """
     old = stack.get("pod", name)["metadata"]["uid"]
     stack.kubectl("delete", "pod", name, f"--namespace={stack.namespace}", *how)
-    stack.until("another pod", lambda: is_other(stack.get("pod", name), old))
-    await_settled(stack)
+
+    def is_replaced():
+        pod = stack.get("pod", name)
+        return is_other(pod, old) and is_ready(pod)
+
+    stack.until("another pod, ready", is_replaced, 240)
+    stack.await_settled()
 
 
 @pytest.mark.parametrize("how", [(), FORCED], ids=["asked", "forced"])
@@ -199,7 +199,7 @@ def test_an_ingestor_is_killed(cluster, stack, writes):
     own_cluster(cluster)
     with writes.phase("kill -9 of an ingestor") as tally:
         kill_9(cluster, stack, stack.pods("ingestor")[0])
-        await_settled(stack)
+        stack.await_settled()
     check(tally)
 
 
@@ -210,7 +210,7 @@ def test_ingestors_are_lost_one_after_another(cluster, stack, writes):
         for ordinal in range(3):
             replace(stack, f"metrics-ingestor-default-{ordinal}", *FORCED)
             kill_9(cluster, stack, stack.pods("ingestor")[(ordinal + 1) % 3])
-            await_settled(stack)
+            stack.await_settled()
     check(tally)
 
 
@@ -219,7 +219,7 @@ def test_a_router_is_killed(cluster, stack, writes):
     own_cluster(cluster)
     with writes.phase("kill -9 of a router") as tally, writes.router_kill(UNREADY_S):
         kill_9(cluster, stack, stack.pods("receive")[0])
-        await_settled(stack)
+        stack.await_settled()
     check(tally, cut_max=CUT_MAX)
 
 
@@ -235,7 +235,7 @@ def test_an_upgrade_that_is_turned_back(stack, writes):
         stack.patch({"version": NEXT_VERSION})
         stack.until("an ingestor of the next version", lambda: NEXT_VERSION in images_of(stack))
         stack.patch({"version": None})
-        await_settled(stack)
+        stack.await_settled()
         assert images_of(stack) == {chart_version()}
     check(tally)
 
@@ -258,7 +258,7 @@ def test_a_roll_back(stack, writes):
 def go_to(stack, version):
     """Have the resource name a version, and wait until all pods are of it."""
     stack.patch({"version": version})
-    await_settled(stack)
+    stack.await_settled()
     assert images_of(stack) == {version}
     assert stack.status()["version"] == version
 
@@ -287,7 +287,7 @@ def test_volumes_grow(cluster, stack, writes):
         stack.until(
             "another StatefulSet", lambda: is_other(stack.get("statefulset", name), former), 120
         )
-        await_settled(stack)
+        stack.await_settled()
         time.sleep(5)
     cluster.kubectl(*allow, '{"allowVolumeExpansion":false}')
     assert lives(stack) == before

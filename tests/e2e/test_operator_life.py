@@ -5,6 +5,8 @@ The tests are in the order of that cluster's life.
 
 from __future__ import annotations
 
+import datetime as dt
+
 import pytest
 from cluster.cluster import Cluster
 from cluster.given import GivenCluster
@@ -14,6 +16,8 @@ from cluster.release import Release, querier, router_address
 from cluster.writes import Writes
 
 from thanostack.testing.processes import until
+from thanostack_operator.observe import is_ready
+from thanostack_operator.plan.observed import dig
 
 pytestmark = [
     pytest.mark.timeout(900),
@@ -163,13 +167,27 @@ def again(other, other_stack, other_writes):
     """The second cluster after all its processes were killed and it was started anew."""
     other_writes.senders.halt()
     other.stop()
+    since = dt.datetime.now(dt.UTC)
     again = Cluster.start(other.folder, zone="zone-b")
     assert again.addresses == other.addresses
     for stack in (other_stack, Stack(again.kubectl, "default", "metrics-b")):
+        stack.until("pods that started anew", lambda s=stack: have_started(s, since), 300)
         stack.await_ready(300)
     yield again
     again.stop(wipe=True)
     assert not other.folder.exists()
+
+
+def have_started(stack, since):
+    """Return whether all pods are ready now: at first the API has the state of before a stop."""
+    pods = stack.items("pods")
+    return bool(pods) and all(is_ready(pod) and started(pod) >= since for pod in pods)
+
+
+def started(pod):
+    """Return when a pod's container started that runs; long ago if none does."""
+    running = dig(pod, "status", "containerStatuses", 0, "state", "running", "startedAt")
+    return dt.datetime.fromisoformat(running or "1970-01-01T00:00:00Z")
 
 
 def test_a_node_that_stops_comes_back_with_all_samples(again, other_stack, other_writes):
@@ -192,7 +210,7 @@ def test_an_uninstallation_leaves_stacks_that_run_and_can_be_deleted(again, othe
     assert ("finalizers" in flush, "finalizers" in keep) == (True, False)
     release = Release(again.kubectl, "thanostack-system")
     release.uninstall()
-    assert release.operator_pods() == []
+    until("no pod of the operator", lambda: not release.operator_pods())
     assert [identities(stack) for stack in stacks] == before
     for stack in stacks:
         assert "finalizers" not in stack.get("thanosstack", stack.name)["metadata"]
