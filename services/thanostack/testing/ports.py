@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import random
 import socket
@@ -10,8 +11,6 @@ from collections.abc import Iterator
 _FIRST, _END, _BLOCK = 20_000, 30_000, 100
 # Tests seed the other source, and would get the same ports again.
 _RANDOM = random.SystemRandom()
-# Sockets whose names say which blocks are this process's; the kernel closes them as it ends.
-_CLAIMS: list[socket.socket] = []
 
 
 def free_port() -> int:
@@ -32,6 +31,7 @@ def free_port() -> int:
 
 
 def _claimed() -> Iterator[int]:
+    """Yield the ports of blocks whose names this process holds until it ends."""
     blocks = range(_FIRST, _END, _BLOCK)
     for first in _RANDOM.sample(blocks, len(blocks)):
         claim = socket.socket(socket.AF_UNIX)
@@ -40,7 +40,7 @@ def _claimed() -> Iterator[int]:
         except OSError:
             claim.close()
             continue
-        _CLAIMS.append(claim)
+        atexit.register(claim.close)
         yield from _RANDOM.sample(range(first, first + _BLOCK), _BLOCK)
 
 
