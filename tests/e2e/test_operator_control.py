@@ -90,9 +90,8 @@ def test_an_empty_spec_becomes_a_whole_stack(stack: Stack):
 def test_rest_is_rest(stack: Stack, process: OperatorProcess):
     """A stack that is as it should be is looked at, and nothing is written."""
     stack.apply()
-    stack.await_ready()
-    time.sleep(1)
-    version = stack.get("thanosstack", "x")["metadata"]["resourceVersion"]
+    objects = ("thanosstack/x", "deployment/x-query")
+    before = stack.await_rest(*objects)
     changes = process.metric("thanostack_operator_changes_total")
     writes = process.metric("thanostack_operator_writes_total")
     passes = process.metric("thanostack_operator_reconciles_total")
@@ -102,7 +101,7 @@ def test_rest_is_rest(stack: Stack, process: OperatorProcess):
     until("a pass", lambda: process.metric("thanostack_operator_reconciles_total") > passes)
     assert process.metric("thanostack_operator_changes_total") == changes
     assert process.metric("thanostack_operator_writes_total") == writes
-    assert stack.get("thanosstack", "x")["metadata"]["resourceVersion"] == version
+    assert stack.versions(*objects) == before
 
 
 def test_a_ring_grows_one_by_one_and_shrinks_after_drains(stack: Stack, kubelet: FakeKubelet):
@@ -163,15 +162,6 @@ def test_nothing_moves_until_all_routers_have_the_ring(stack: Stack, kubelet: Fa
     assert stack.members() == [0, 1, 2, 3, 4]
 
 
-def versions(stack: Stack) -> str:
-    """Return the versions of what an operator writes while a ring shrinks."""
-    written = ("thanosstack/x", "configmap/x-hashrings", "statefulset/x-ingestor-default")
-    here = f"--namespace={stack.namespace}"
-    return stack.kubectl(
-        "get", *written, here, "--output=jsonpath={.items[*].metadata.resourceVersion}"
-    )
-
-
 def start_anew(stack: Stack, process: OperatorProcess) -> None:
     """Start an operator that need not wait for the Lease of a killed one to end."""
     stack.kubectl(
@@ -185,6 +175,7 @@ def test_an_operator_killed_at_any_step_of_a_scale_down_goes_on(
     stack: Stack, process: OperatorProcess, kubelet: FakeKubelet
 ):
     """Each is killed at its first step, until the ring is small and whole."""
+    written = ("thanosstack/x", "configmap/x-hashrings", "statefulset/x-ingestor-default")
     stack.apply(receive={"rings": [{"name": "default", "replicas": 5}]})
     stack.await_ready()
     kubelet.removed.clear()
@@ -193,8 +184,8 @@ def test_an_operator_killed_at_any_step_of_a_scale_down_goes_on(
     kills, deadline = 0, time.monotonic() + 240
     while time.monotonic() < deadline and len(stack.items("pods")) > 7:
         start_anew(stack, process)
-        before = versions(stack)
-        while versions(stack) == before and time.monotonic() < deadline:
+        before = stack.versions(*written)
+        while stack.versions(*written) == before and time.monotonic() < deadline:
             time.sleep(0.02)
         process.stop(signal.SIGKILL)
         kills += 1
@@ -238,21 +229,11 @@ def test_what_others_add_is_told_and_stays(stack: Stack):
     assert condition["reason"] == "ForeignFields"
     variable = "Deployment x-query: spec.template.spec.containers[thanos-query].env[FOO]"
     assert condition["message"] == f"{variable} was added by kubectl-set; it stays"
-    stack.await_settled()
-    versions = ("get", "thanosstack/x", "deployment/x-query", here,
-                "--output=jsonpath={.items[*].metadata.resourceVersion}")  # fmt: skip
-
-    def is_at_rest() -> bool:
-        """Ready does not mean that nothing more is told: of an old router that is gone, say."""
-        before = stack.kubectl(*versions)
-        time.sleep(1.5)
-        return stack.kubectl(*versions) == before
-
-    stack.until("rest", is_at_rest)
-    before = stack.kubectl(*versions)
+    objects = ("thanosstack/x", "deployment/x-query")
+    before = stack.await_rest(*objects)
     stack.annotate("service", "x-query", some="thing")  # an event that asks for a pass
     time.sleep(2)
-    assert stack.kubectl(*versions) == before
+    assert stack.versions(*objects) == before
     told = stack.kubectl(
         "get", "events", here, "--field-selector=reason=ForeignFields", "--output=name"
     )

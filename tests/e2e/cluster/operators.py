@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -187,6 +188,25 @@ class Stack:
             return [p for p in self.items("pods") if "deletionTimestamp" in p["metadata"]]
 
         self.until("no pod that ends", lambda: not ending(), timeout_s)
+
+    def await_rest(self, *objects: str) -> str:
+        """Settle, wait until nothing writes to some objects any more, and return their versions.
+
+        Ready does not mean that nothing more is told: of an old router that is gone, say.
+        """
+        self.await_settled()
+
+        def at_rest() -> str:
+            before = self.versions(*objects)
+            time.sleep(1.5)
+            return before if self.versions(*objects) == before else ""
+
+        return until("rest", at_rest)
+
+    def versions(self, *objects: str) -> str:
+        """Return the resource versions of some objects, each `kind/name`."""
+        output = "--output=jsonpath={.items[*].metadata.resourceVersion}"
+        return self.kubectl("get", *objects, f"--namespace={self.namespace}", output)
 
     def pods(self, component: str) -> list[Any]:
         """Return the pods of a component, in order of their names."""
