@@ -79,7 +79,7 @@ def _systems(folder: Path, stack: ExitStack) -> dict[str, list[Server]]:
         return running
 
     far = "--tsdb.min-block-duration=100d", "--tsdb.max-block-duration=100d"
-    theirs = start(thanos_receive(folder / "thanos", "--tsdb.retention=100y", *far))
+    theirs = start(thanos_receive(folder / "thanos", *far))
     ours = start(our_receive(folder / "ours", "--tsdb.retention=100y", *far))
     return {
         "prometheus": [start(prometheus(folder / "prometheus"))],

@@ -13,7 +13,8 @@ The Unix socket of a splice has a name of its own (Linux abstract autobind), by 
 its handlers who calls; `peer_of` translates it back to the client's address.
 
 Bounds: connections at once; time to the end of the handshake; time without a first request. A
-connection that breaks one is closed, the others are not affected.
+connection that breaks one is closed, the others are not affected. Its end is a farewell
+(`farewell`): until that is over, a second as a rule, it counts as undecided.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from thanostack.runtime import http2_frames as h2
+from thanostack.runtime.backlog import accept_backlog
 from thanostack.runtime.farewell import Farewell
 from thanostack.runtime.grpc_handshake import Handshake, Route
 from thanostack.runtime.grpc_http2_call import Http2Service
@@ -116,6 +118,7 @@ class Front:
         self._ours: set[Http2ServerProtocol] = set()
         self._splices: set[Splice] = set()
         self._no_splices = asyncio.Event()
+        self.is_leaving = False
         self._peers: dict[str, str] = {}
         self._server: asyncio.Server | TLSListener | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -144,8 +147,11 @@ class Front:
     def _undecided(self) -> _Undecided:
         return _Undecided(self, self._limits)
 
-    def stop_accepting(self) -> None:
-        """Close the port, and ask clients of our own side to finish and leave."""
+    async def stop_accepting(self) -> None:
+        """Close the port, and ask clients to finish and leave, those too that are just coming."""
+        self.is_leaving = True
+        if self._tls is None:
+            await accept_backlog(self._bound, self._undecided)
         if self._server is not None:
             self._server.close()
         for undecided in list(self._waiting):
@@ -276,6 +282,8 @@ class _Undecided(asyncio.Protocol):
         self._handshake = self._front.handshake(self._transport)
         self._front.joined(self)
         self._restart_timer(self._limits.handshake_timeout_s)
+        if self._front.is_leaving:
+            self.leave()
 
     def data_received(self, data: bytes) -> None:
         transport, handshake = self._transport, self._handshake
@@ -290,24 +298,26 @@ class _Undecided(asyncio.Protocol):
         if reply:
             transport.write(reply)
         if handshake.route is not None:
-            self._detach()
-            self._front.left(self)
+            self._leave_front()
             self._front.give(transport, handshake)
         elif handshake.is_settled and not self._is_greeted:
             self._is_greeted = True
             self._restart_timer(self._limits.idle_timeout_s)
 
     def connection_lost(self, _error: Exception | None) -> None:
-        self._detach()
-        self._front.left(self)
-        self.closed.set()
+        self._leave_front()
 
     def pause_writing(self) -> None:
         # Nothing is sent here but answers to pings: whoever does not read those is up to no good.
         self.close()
 
     def leave(self) -> None:
-        """Tell the client to connect again elsewhere or later, and close."""
+        """Tell the client to connect again elsewhere or later, and close.
+
+        Without knowing that it speaks HTTP/2: its first request may be on its way.
+        """
+        if self._transport is not None and not self._handshake.has_preface:
+            self._transport.write(h2.pack_settings() + h2.pack_goaway(0, H2Code.NO_ERROR))
         self._end(H2Code.NO_ERROR)
 
     def close(self) -> None:
@@ -325,6 +335,11 @@ class _Undecided(asyncio.Protocol):
         self._detach()
         self._farewell = Farewell(transport, self.connection_lost)
 
+    def _leave_front(self) -> None:
+        self._detach()
+        self._front.left(self)
+        self.closed.set()
+
     def _detach(self) -> None:
         self._transport = None
         if self._timer is not None:
@@ -333,7 +348,8 @@ class _Undecided(asyncio.Protocol):
     def _restart_timer(self, delay_s: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(delay_s, self.leave)
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(delay_s, self._end, H2Code.NO_ERROR)
 
 
 def _tune(transport: asyncio.Transport) -> None:

@@ -145,7 +145,7 @@ class GrpcServer:
         if self._front is None:
             self._bound.close()
             return
-        self._front.stop_accepting()
+        await self._front.stop_accepting()
         await asyncio.gather(self._stop_grpcio(grace_s), self._front.finish(grace_s))
         await self._front.close()
         for pool in (self._queue, self._pool, self._grpcio_pool):

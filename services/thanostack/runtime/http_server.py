@@ -28,6 +28,7 @@ from collections.abc import Generator
 from typing import Any, Final
 
 from thanostack.lib.foundation.errors import SettingsInvalid
+from thanostack.runtime.backlog import accept_backlog
 from thanostack.runtime.http_common import CLIENT_CERTIFICATE
 from thanostack.runtime.http_direct import Direct, DirectProtocol
 from thanostack.runtime.http_heads import LAST, BoundedHeads
@@ -134,7 +135,8 @@ class _Quiet(uvicorn.server.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self.tls is None:
-            await self._accept_waiting(sockets or [])
+            for bound in sockets or []:
+                await accept_backlog(bound, self._plain_protocol)
         for server in self.servers:
             server.close()
         self.server_state.default_headers = [*self.server_state.default_headers, LAST]
@@ -147,16 +149,6 @@ class _Quiet(uvicorn.server.Server):
                 while self.server_state.connections:  # noqa: ASYNC110 - uvicorn tells nobody
                     await asyncio.sleep(_LOOK_S)
         await super().shutdown(sockets)
-
-    async def _accept_waiting(self, sockets: list[socket.socket]) -> None:
-        """Take the connections that were made but not accepted yet: a closed port resets them."""
-        loop = asyncio.get_running_loop()
-        for bound in sockets:
-            with contextlib.suppress(OSError):  # no more, or no more file descriptors
-                bound.setblocking(False)
-                while True:
-                    accepted, _ = bound.accept()
-                    await loop.connect_accepted_socket(self._plain_protocol, accepted)
 
     def _protocol(self) -> asyncio.Protocol:
         return _WithCertificate(

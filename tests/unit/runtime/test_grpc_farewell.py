@@ -200,6 +200,7 @@ async def test_a_first_request_behind_goaway_does_not_end_in_a_reset(
 ) -> None:
     """Of a client that had connected and not asked for anything when the server stopped."""
     monkeypatch.setattr(farewell, "FAREWELL_S", 90.0)
+    monkeypatch.setattr(farewell, "LINGER_S", 90.0)
 
     def speak() -> None:
         client.read_until(_is_left)
@@ -214,6 +215,30 @@ async def test_a_first_request_behind_goaway_does_not_end_in_a_reset(
         assert await stop(server, 60.0) < 30
         await speaking
         await eventually(lambda: server.n_connections["undecided"] == 0)
+    assert goaways(client.received) == [(0, 0)]
+    assert b"answer" not in client.received
+
+
+@pytest.mark.parametrize("authority", [None])
+async def test_who_connects_in_the_moment_of_a_stop_hears_goaway(
+    server: GrpcServer, authority: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection waits to be accepted, its greeting and first request to be read."""
+    monkeypatch.setattr(farewell, "FAREWELL_S", 90.0)
+    monkeypatch.setattr(farewell, "LINGER_S", 90.0)
+
+    def speak() -> None:
+        client.read_until(_is_left)
+        client.go_on_speaking()
+        client.read_to_end()
+        client.socket.close()
+
+    # Nothing is awaited from here until the server stops.
+    with Client(socket.create_connection(("127.0.0.1", server.port))) as client:
+        client.socket.sendall(request(1, WRITE, b"hello"))
+        speaking = asyncio.create_task(asyncio.to_thread(speak))
+        assert await stop(server, 60.0) < 30
+        await speaking
     assert goaways(client.received) == [(0, 0)]
     assert b"answer" not in client.received
 
@@ -243,6 +268,21 @@ async def test_a_protocol_error_is_named_to_who_is_still_speaking(dial: Dial) ->
     assert goaways(client.received) == [(0, h2.H2Code.FRAME_SIZE_ERROR)]
 
 
+async def test_a_protocol_error_in_the_handshake_is_named_to_who_is_still_speaking(
+    dial: Dial,
+) -> None:
+    """Before its first request."""
+
+    def speak() -> None:
+        broken = h2.pack_frame(h2.PING, 0, 0, b"short")
+        client.socket.sendall(broken + request(1, WRITE, LARGE))
+        client.read_to_end()
+
+    with await asyncio.to_thread(dial) as client:
+        await asyncio.to_thread(speak)
+    assert goaways(client.received) == [(0, h2.H2Code.FRAME_SIZE_ERROR)]
+
+
 async def test_calls_of_a_client_that_breaks_the_protocol_are_cancelled_at_once(
     dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,19 +299,23 @@ async def test_calls_of_a_client_that_breaks_the_protocol_are_cancelled_at_once(
         assert await asyncio.to_thread(speak)
 
 
-@pytest.mark.parametrize(("grace_s", "farewell_s"), [(0.0, 9.0), (0.3, 9.0), (9.0, 0.5)])
+@pytest.mark.parametrize("has_written", [True, False])
+@pytest.mark.parametrize(("grace_s", "farewell_s"), [(0.0, 90.0), (0.3, 90.0), (90.0, 0.5)])
 async def test_a_stop_waits_no_longer_for_who_stays(
     server: GrpcServer,
     dial: Dial,
     monkeypatch: pytest.MonkeyPatch,
     grace_s: float,
     farewell_s: float,
+    *,
+    has_written: bool,
 ) -> None:
     """Neither beyond its grace nor beyond the time of a farewell."""
     monkeypatch.setattr(farewell, "FAREWELL_S", farewell_s)
-    with await asyncio.to_thread(written, dial):
-        assert -0.05 < await stop(server, grace_s) - min(grace_s, farewell_s) < 6
-        await eventually(lambda: server.n_connections["ours"] == 0)
+    monkeypatch.setattr(farewell, "LINGER_S", 90.0)
+    with await asyncio.to_thread(written, dial) if has_written else await asyncio.to_thread(dial):
+        assert -0.05 < await stop(server, grace_s) - min(grace_s, farewell_s) < 60
+        await eventually(lambda: sum(server.n_connections.values()) == 0)
 
 
 async def test_a_stop_is_over_when_the_clients_have_closed(
