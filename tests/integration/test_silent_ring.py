@@ -21,7 +21,7 @@ from thanostack.testing.processes import our_receive, until
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.timeout(300)]
 TENANTS = ("quick", "stuck")
-SECONDS = 12.0
+BEFORE_S, SECONDS = 3.0, 12.0
 """More than two forward timeouts: for so long would each write to the silent ring have a turn."""
 
 
@@ -59,7 +59,7 @@ def test_a_silent_ring_takes_no_turns_of_others(tmp_path):
         silent = nodes["stuck"].process
 
         async def load():
-            before = await quick.closed(len(quick.all), 3.0)
+            before = await quick.closed(len(quick.all), BEFORE_S)
             assert set((await stuck.once()).statuses) == {200}
             silent.send_signal(signal.SIGSTOP)
             try:
@@ -70,7 +70,8 @@ def test_a_silent_ring_takes_no_turns_of_others(tmp_path):
                 times = [round(tally.quantile_s(q), 3) for q in (0.5, 0.99, 1.0)]
                 print(name, dict(tally.statuses), "late", tally.late, "s:", times)
             assert set(before.statuses) == set(beside.statuses) == {200}
-            assert beside.acknowledged > 100
+            # They share a process with writers that are refused in a loop.
+            assert beside.acknowledged / SECONDS > before.acknowledged / BEFORE_S / 20
             assert beside.quantile_s(0.5) < 0.5
             assert set(refused.statuses) == {503}
             assert refused.acknowledged + refused.late + refused.broken + refused.hasty == 0

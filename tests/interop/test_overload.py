@@ -43,11 +43,13 @@ def test_four_times_too_much(role, encoding, tmp_path):
     assert (tally.hasty, tally.broken, tally.late) == (0, 0, 0)
     assert {status for answers in figures.probes.values() for status, _ in answers} == {200}
     assert figures.late_probes(PROBE_TIMEOUT_S) < FAILURE_THRESHOLD
+    # A late one is not followed by others while it waits.
+    assert figures.probe_s(1.0) * figures.cpu_share < FAILURE_THRESHOLD * PROBE_TIMEOUT_S
     assert {code for code, _ in figures.reads} == {0}
-    assert figures.read_s(0.9) * figures.cpu_share < READ_TIMEOUT_S
+    assert figures.read_s(0.99) * figures.cpu_share < READ_TIMEOUT_S
     assert figures.oom_kills == 0
     assert figures.peak_mib < MEMORY_SHARE_MAX * overload.MEMORY_MIB
     assert figures.cpu_goodput > GOODPUT_MIN[encoding]
     assert set(figures.after.statuses) == {200}
-    assert figures.after.quantile_s(0.5) * figures.cpu_share < PROBE_TIMEOUT_S
+    assert figures.after.quantile_s(0.99) * figures.cpu_share < PROBE_TIMEOUT_S
     assert (figures.lost, figures.invented) == ([], [])

@@ -30,7 +30,7 @@ T = TypeVar("T")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PRUNES_TOO_EARLY = "receive.(*tenant).shouldBeMarkedInactive"
 """Where a real receiver panics, now and then, that prunes a tenant before it has opened it: v0.42.4
-does (github.com/thanos-io/thanos/pull/8990)."""
+does (github.com/thanos-io/thanos/pull/8990), in one minute of 240."""
 
 
 def until(what: str, claim: Callable[[], T], timeout_s: float = 120) -> T:

@@ -401,7 +401,7 @@ async def test_a_probe_says_why_a_peer_cannot_be_reached(monkeypatch: pytest.Mon
         monkeypatch.setattr(grpc_client, "PROBE_TIMEOUT_S", 20)
         assert await channel.probe() == ""
         await channel.close()
-    refused = channel_to(port)
+    refused = channel_to(free_port())
     assert "onnect" in await refused.probe()
 
 
