@@ -175,11 +175,14 @@ async def stop(server: GrpcServer, grace_s: float = 9.0) -> float:
     return time.monotonic() - started
 
 
-async def test_requests_behind_goaway_do_not_end_in_a_reset(
-    server: GrpcServer, dial: Dial, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The client keeps its answer, may say more, and hears of the end before it is left."""
-    monkeypatch.setattr(farewell, "FAREWELL_S", 9.0)
+@pytest.fixture
+def long_farewells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(farewell, "FAREWELL_S", 90.0)
+    monkeypatch.setattr(farewell, "LINGER_S", 90.0)
+
+
+async def stop_before_one_who_speaks_on(server: GrpcServer, client: Client) -> None:
+    """Stop; the client asks for more behind GOAWAY, hears the end, and leaves only then."""
 
     def speak() -> None:
         client.read_until(_is_left)
@@ -187,33 +190,29 @@ async def test_requests_behind_goaway_do_not_end_in_a_reset(
         client.read_to_end()
         client.socket.close()
 
+    speaking = asyncio.create_task(asyncio.to_thread(speak))
+    assert await stop(server, 60.0) < 30
+    await speaking
+
+
+async def test_requests_behind_goaway_do_not_end_in_a_reset(
+    server: GrpcServer, dial: Dial, long_farewells: None
+) -> None:
+    """The client keeps its answer, may say more, and hears of the end before it is left."""
     with await asyncio.to_thread(written, dial) as client:
-        speaking = asyncio.create_task(asyncio.to_thread(speak))
-        assert await stop(server) < 6
-        await speaking
+        await stop_before_one_who_speaks_on(server, client)
     assert goaways(client.received) == [(1, 0)]
     assert client.received.count(b"answer") == 1
 
 
 async def test_a_first_request_behind_goaway_does_not_end_in_a_reset(
-    server: GrpcServer, dial: Dial, monkeypatch: pytest.MonkeyPatch
+    server: GrpcServer, dial: Dial, long_farewells: None
 ) -> None:
     """Of a client that had connected and not asked for anything when the server stopped."""
-    monkeypatch.setattr(farewell, "FAREWELL_S", 90.0)
-    monkeypatch.setattr(farewell, "LINGER_S", 90.0)
-
-    def speak() -> None:
-        client.read_until(_is_left)
-        client.go_on_speaking()
-        client.read_to_end()
-        client.socket.close()
-
     with await asyncio.to_thread(dial) as client:
         await eventually(lambda: server.n_connections["undecided"] == 1)
         await asyncio.to_thread(client.read_until, bool)
-        speaking = asyncio.create_task(asyncio.to_thread(speak))
-        assert await stop(server, 60.0) < 30
-        await speaking
+        await stop_before_one_who_speaks_on(server, client)
         await eventually(lambda: server.n_connections["undecided"] == 0)
     assert goaways(client.received) == [(0, 0)]
     assert b"answer" not in client.received
@@ -221,24 +220,13 @@ async def test_a_first_request_behind_goaway_does_not_end_in_a_reset(
 
 @pytest.mark.parametrize("authority", [None])
 async def test_who_connects_in_the_moment_of_a_stop_hears_goaway(
-    server: GrpcServer, authority: None, monkeypatch: pytest.MonkeyPatch
+    server: GrpcServer, authority: None, long_farewells: None
 ) -> None:
     """Its connection waits to be accepted, its greeting and first request to be read."""
-    monkeypatch.setattr(farewell, "FAREWELL_S", 90.0)
-    monkeypatch.setattr(farewell, "LINGER_S", 90.0)
-
-    def speak() -> None:
-        client.read_until(_is_left)
-        client.go_on_speaking()
-        client.read_to_end()
-        client.socket.close()
-
     # Nothing is awaited from here until the server stops.
     with Client(socket.create_connection(("127.0.0.1", server.port))) as client:
         client.socket.sendall(request(1, WRITE, b"hello"))
-        speaking = asyncio.create_task(asyncio.to_thread(speak))
-        assert await stop(server, 60.0) < 30
-        await speaking
+        await stop_before_one_who_speaks_on(server, client)
     assert goaways(client.received) == [(0, 0)]
     assert b"answer" not in client.received
 
