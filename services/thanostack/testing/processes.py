@@ -33,6 +33,17 @@ _PRUNES_TOO_EARLY = "receive.(*tenant).shouldBeMarkedInactive"
 does (github.com/thanos-io/thanos/pull/8990), in one minute of 240."""
 
 
+def metric(url: str, name: str) -> list[float]:
+    """Return the values of a metric of the server at a URL, one a label set."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answer:
+        lines = answer.read().decode().splitlines()
+    return [
+        float(line.rpartition(" ")[2])
+        for line in lines
+        if line.startswith((f"{name} ", name + "{"))
+    ]
+
+
 def until(what: str, claim: Callable[[], T], timeout_s: float = 120) -> T:
     """Ask again and again until an answer is true, and return it; connection errors are false.
 
@@ -92,13 +103,7 @@ class Server:
 
     def metric(self, name: str) -> list[float]:
         """Return the values of a metric of its own, one a label set."""
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=30) as answer:
-            lines = answer.read().decode().splitlines()
-        return [
-            float(line.rpartition(" ")[2])
-            for line in lines
-            if line.startswith((f"{name} ", name + "{"))
-        ]
+        return metric(self.url, name)
 
     def kill(self) -> None:
         """End it at once, as the kernel would."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +19,7 @@ import yaml
 from cluster.kubectl import Kubectl
 from cluster.processes import ending_with_us
 from thanostack.testing.ports import free_port
-from thanostack.testing.processes import until
+from thanostack.testing.processes import metric, until
 from thanostack_operator.plan.observed import dig
 
 VERSION = "1.0"
@@ -67,11 +65,7 @@ class OperatorProcess:
 
     def metric(self, name: str) -> float:
         """Return the sum of a metric of its own over the labels."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/metrics") as answer:
-            lines = answer.read().decode().splitlines()
-        return sum(
-            float(line.rsplit(" ", 1)[1]) for line in lines if re.match(name + r"[{ ]", line)
-        )
+        return sum(metric(f"http://127.0.0.1:{self.http_port}", name))
 
 
 @contextlib.contextmanager
